@@ -223,9 +223,8 @@ macro_rules! abi_struct {
                         name: concat!($(stringify!($field))? $(stringify!($slot))?),
                         ty: concat!($(stringify!($ty))?),
                         offset: 0 $(+ ::core::mem::offset_of!($Name, $field))? $(+ ::core::mem::offset_of!($Name, $slot))?,
-                        // SAFETY: `&raw const` of a place behind a pointer that is never dereferenced: the function is not called.
-                        size: 0 $(+ $crate::layout::size_of_field(|s: *const $Name| unsafe { &raw const (*s).$field }))?
-                            $(+ $crate::layout::size_of_field(|s: *const $Name| unsafe { &raw const (*s).$slot }))?,
+                        size: 0 $(+ $crate::layout::size_of_field(|s: &$Name| &s.$field))?
+                            $(+ $crate::layout::size_of_field(|s: &$Name| &s.$slot))?,
                         since: 0 $(+ $since)?,
                         doc: &[$($fdoc),*],
                         slot: $crate::layout::first(&[$( $crate::layout::Slot {
@@ -296,6 +295,6 @@ pub const fn first(slots: &'static [Slot]) -> Option<Slot> {
 
 /// Size of the field a projection names; usable in constants.
 #[doc(hidden)]
-pub const fn size_of_field<S, F>(_: fn(*const S) -> *const F) -> usize {
+pub const fn size_of_field<S, F>(_: fn(&S) -> &F) -> usize {
     core::mem::size_of::<F>()
 }

@@ -1,0 +1,103 @@
+//! What a definition holds.
+
+use flagos_backend_api::{DType, Result};
+
+use crate::{Array, Attribute, Call, Cases};
+
+/// A set of element types, as bits over the index in [`DType::ALL`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct DTypes(pub u32);
+
+/// Rule for an operand's element type.
+#[derive(Clone, Copy)]
+pub enum TypeRule {
+    /// All operands with this letter have one type, of the set.
+    Same(char, DTypes),
+    /// Any type of the set, on its own.
+    Any(DTypes),
+    /// Inputs of different types of the set are promoted together (PyTorch's lattice; all operands are tensors).
+    Promote(DTypes),
+    /// Output: the promoted type of the `Promote` inputs.
+    Promoted,
+    /// Output: as `Promoted`, but integers and bool become f32.
+    PromotedFloat,
+}
+
+/// One tensor operand.
+pub struct Operand {
+    /// Name in C, Python and error messages.
+    pub name: &'static str,
+    /// Element type rule.
+    pub types: TypeRule,
+    /// May be absent.
+    pub optional: bool,
+    /// Takes one or more tensors (only as the last input).
+    pub many: bool,
+    /// What it is, with its shape in letters.
+    pub doc: &'static str,
+}
+
+/// How near an implementation must come to the reference.
+#[derive(Clone, Copy, Debug)]
+pub enum Numerics {
+    /// Equal bits (any NaN equals any NaN).
+    Exact,
+    /// Units in the last place of the output type, by type.
+    Ulp(&'static [(DType, f64)]),
+    /// |y - r| ≤ γ_k · scale + u·|r| with the scale and term count the reference states for each element (Higham, ch. 3).
+    ForwardError,
+    /// ‖y - r‖₂ ≤ c · u · log2(n) · ‖r‖₂.
+    Norm(f64),
+    /// The reference checks the output itself ([`Reference::verify`]), e.g. unstable sorts, random distributions.
+    Property,
+}
+
+/// What the reference says of one output.
+pub struct Reference {
+    /// The value, in the widest type of its class, not rounded to the output type.
+    pub value: Array,
+    /// `ForwardError`: per element Σ|aᵢ·bᵢ| (or its like), in output order.
+    pub scale: Vec<f64>,
+    /// `ForwardError`: number of accumulated terms.
+    pub terms: usize,
+}
+
+/// The definition of an operator: the single source from which everything else follows.
+pub struct Operator {
+    /// ATen name where one exists.
+    pub name: &'static str,
+    /// Registry id, never reused.
+    pub id: u32,
+    /// Raised when the meaning changes.
+    pub revision: u32,
+    /// File stem of the family ("activation", "reduction", …).
+    pub family: &'static str,
+    /// ATen overloads it covers.
+    pub aten: &'static [&'static str],
+    /// ONNX operator; empty for none.
+    pub onnx: &'static str,
+    /// Inputs in order.
+    pub inputs: &'static [Operand],
+    /// Outputs in order.
+    pub outputs: &'static [Operand],
+    /// Attributes in the order of the typed C function.
+    pub attributes: &'static [Attribute],
+    /// Output types and shapes from inputs and attributes, before anything is allocated. `None` for a dtype the caller chooses.
+    pub infer: fn(&Call) -> Result<Vec<(Option<DType>, Vec<i64>)>>,
+    /// Checks beyond types and shapes (ranges of axes, …).
+    pub check: fn(&Call) -> Result<()>,
+    /// Whether output 0 may be input 0 with the same layout.
+    pub in_place: bool,
+    /// Tolerance.
+    pub numerics: Numerics,
+    /// Behaviour at NaN, infinities, signed zeros, overflow, empty tensors.
+    pub special: &'static str,
+    /// Generates the cases of the suite.
+    pub cases: fn(&mut Cases),
+    /// Computes in f64, i128 or complex f64; inputs are exact.
+    pub reference: fn(&Call, &[Array]) -> Result<Vec<Reference>>,
+    /// Arithmetic operations of a call, for the roofline.
+    pub flops: fn(&Call) -> f64,
+    /// One paragraph with the formula.
+    pub doc: &'static str,
+}

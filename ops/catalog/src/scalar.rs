@@ -1,0 +1,168 @@
+//! The vocabulary scalar expressions are written in: one expression serves the reference, SIMD lanes and portable kernels.
+//!
+//! Expressions are branch-free: choices go through [`Arith::select`], so that a lane type can evaluate both sides.
+
+use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Neg, Not, Shl, Shr, Sub};
+
+/// A truth value per lane.
+pub trait Mask: Copy + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self> + Not<Output = Self> {
+    /// The same truth value in every lane.
+    fn splat(value: bool) -> Self;
+}
+
+/// Arithmetic common to integers (wrapping) and floats (IEEE).
+pub trait Arith: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Neg<Output = Self> {
+    /// Comparison results.
+    type Mask: Mask;
+    /// Whether values are floating point; a constant, so expressions may differ by it (`maximum` propagates NaN only here).
+    const FLOAT: bool;
+    /// An integer constant.
+    fn int(value: i64) -> Self;
+    /// A numeric attribute given as (float value, integer value): floats take the first, integers the second.
+    fn number(float: f64, int: i64) -> Self;
+    /// `a < b`; false when either is NaN.
+    fn lt(self, b: Self) -> Self::Mask;
+    /// `a <= b`; false when either is NaN.
+    fn le(self, b: Self) -> Self::Mask;
+    /// `a == b`; false when either is NaN.
+    fn eq(self, b: Self) -> Self::Mask;
+    /// Not a number; false for integers.
+    fn is_nan(self) -> Self::Mask;
+    /// `mask ? a : b`.
+    fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
+    /// Absolute value; of the least integer, itself.
+    fn abs(self) -> Self;
+    /// Quotient rounded toward zero. Integers: division by zero gives 0 (no trap), least / -1 gives least.
+    fn div_trunc(self, b: Self) -> Self;
+    /// Quotient rounded down; zero divisors as in `div_trunc`.
+    fn div_floor(self, b: Self) -> Self;
+    /// Remainder with the divisor's sign (Python's `%`); integer x % 0 is 0.
+    fn remainder(self, b: Self) -> Self;
+    /// Remainder with the dividend's sign (C's `fmod`); integer x fmod 0 is 0.
+    fn fmod(self, b: Self) -> Self;
+
+    /// `a > b`.
+    fn gt(self, b: Self) -> Self::Mask {
+        b.lt(self)
+    }
+    /// `a >= b`.
+    fn ge(self, b: Self) -> Self::Mask {
+        b.le(self)
+    }
+    /// `a != b`; true when either is NaN.
+    fn ne(self, b: Self) -> Self::Mask {
+        !self.eq(b)
+    }
+    /// The greater; NaN if either is NaN.
+    fn maximum(self, b: Self) -> Self {
+        Self::select(self.gt(b) | self.is_nan(), self, b)
+    }
+    /// The lesser; NaN if either is NaN.
+    fn minimum(self, b: Self) -> Self {
+        Self::select(self.lt(b) | self.is_nan(), self, b)
+    }
+}
+
+/// Real floating point with the usual functions.
+pub trait Float: Arith + Div<Output = Self> {
+    /// A constant, rounded to the type.
+    fn lit(value: f64) -> Self;
+    /// `self * b + c`, fused where the target has it.
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// Square root, correctly rounded.
+    fn sqrt(self) -> Self;
+    /// eˣ.
+    fn exp(self) -> Self;
+    /// eˣ - 1.
+    fn expm1(self) -> Self;
+    /// Natural logarithm.
+    fn log(self) -> Self;
+    /// ln(1 + x).
+    fn log1p(self) -> Self;
+    /// Base-2 logarithm.
+    fn log2(self) -> Self;
+    /// Sine of radians.
+    fn sin(self) -> Self;
+    /// Cosine of radians.
+    fn cos(self) -> Self;
+    /// Hyperbolic tangent.
+    fn tanh(self) -> Self;
+    /// Error function.
+    fn erf(self) -> Self;
+    /// selfᵇ as in C's `pow`.
+    fn pow(self, b: Self) -> Self;
+    /// Rounded down.
+    fn floor(self) -> Self;
+    /// Rounded up.
+    fn ceil(self) -> Self;
+    /// Rounded toward zero.
+    fn trunc(self) -> Self;
+    /// Rounded to nearest, ties to even.
+    fn round_even(self) -> Self;
+    /// Magnitude of self with the sign bit of `b`.
+    fn copysign(self, b: Self) -> Self;
+
+    /// 1/√x.
+    fn rsqrt(self) -> Self {
+        Self::lit(1.0) / self.sqrt()
+    }
+    /// 1/(1 + e⁻ˣ).
+    fn sigmoid(self) -> Self {
+        Self::lit(1.0) / (Self::lit(1.0) + (-self).exp())
+    }
+}
+
+/// Bit patterns of integers, and truth values.
+pub trait Bits:
+    Copy + BitAnd<Output = Self> + BitOr<Output = Self> + BitXor<Output = Self> + Not<Output = Self> + Shl<Output = Self> + Shr<Output = Self>
+{
+}
+
+impl Mask for bool {
+    fn splat(value: bool) -> bool {
+        value
+    }
+}
+
+/// The reference's float: f64 through the platform's correctly maintained libm.
+impl Arith for f64 {
+    type Mask = bool;
+    const FLOAT: bool = true;
+    fn int(value: i64) -> f64 {
+        value as f64
+    }
+    fn number(float: f64, _: i64) -> f64 {
+        float
+    }
+    fn lt(self, b: f64) -> bool {
+        self < b
+    }
+    fn le(self, b: f64) -> bool {
+        self <= b
+    }
+    fn eq(self, b: f64) -> bool {
+        self == b
+    }
+    fn is_nan(self) -> bool {
+        f64::is_nan(self)
+    }
+    fn select(mask: bool, a: f64, b: f64) -> f64 {
+        if mask { a } else { b }
+    }
+    fn abs(self) -> f64 {
+        f64::abs(self)
+    }
+    fn div_trunc(self, b: f64) -> f64 {
+        f64::trunc(self / b)
+    }
+    fn div_floor(self, b: f64) -> f64 {
+        f64::floor(self / b)
+    }
+    fn remainder(self, b: f64) -> f64 {
+        let r = self % b;
+        if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
+    }
+    fn fmod(self, b: f64) -> f64 {
+        self % b
+    }
+}
