@@ -1,0 +1,1 @@
+//! The environment variables of libflagos, in one table.
