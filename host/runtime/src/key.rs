@@ -1,6 +1,7 @@
 //! Canonical keys of calls: the bytes that decide a plan, without pointers, and their hash.
 
 use core::hash::{BuildHasher, Hasher};
+use core::mem::MaybeUninit;
 
 use flagos_backend_api::{Attr, AttrTag, BlasDesc, FftDesc, Op, Tensor};
 
@@ -8,10 +9,10 @@ use flagos_backend_api::{Attr, AttrTag, BlasDesc, FftDesc, Op, Tensor};
 const INLINE: usize = 128;
 
 /// A canonical key.
-#[derive(Clone)]
 pub struct Key {
     len: usize,
-    inline: [u64; INLINE],
+    // Left uninitialised: clearing 1 KiB would cost more than all of the rest. The first `min(len, INLINE)` words are written.
+    inline: [MaybeUninit<u64>; INLINE],
     spilled: Vec<u64>,
 }
 
@@ -23,14 +24,13 @@ const FFT: u64 = 3 << 56;
 impl Key {
     #[inline]
     fn new() -> Key {
-        // The array is written before it is read: `len` bounds every access.
-        Key { len: 0, inline: [0; INLINE], spilled: Vec::new() }
+        Key { len: 0, inline: [const { MaybeUninit::uninit() }; INLINE], spilled: Vec::new() }
     }
 
     #[inline]
     fn push(&mut self, word: u64) {
         if self.len < INLINE {
-            self.inline[self.len] = word;
+            self.inline[self.len].write(word);
         } else {
             self.spill(word);
         }
@@ -40,7 +40,8 @@ impl Key {
     #[cold]
     fn spill(&mut self, word: u64) {
         if self.spilled.is_empty() {
-            self.spilled.extend_from_slice(&self.inline);
+            // SAFETY: spilling starts when all INLINE words have been written.
+            self.spilled.extend(self.inline.iter().map(|w| unsafe { w.assume_init() }));
         }
         self.spilled.push(word);
     }
@@ -48,7 +49,11 @@ impl Key {
     /// The key's words.
     #[inline]
     pub fn words(&self) -> &[u64] {
-        if self.len <= INLINE { &self.inline[..self.len] } else { &self.spilled }
+        if self.len > INLINE {
+            return &self.spilled;
+        }
+        // SAFETY: the first `len` words have been written, and MaybeUninit<u64> has the layout of u64.
+        unsafe { core::slice::from_raw_parts(self.inline.as_ptr().cast(), self.len) }
     }
 
     /// Its hash.

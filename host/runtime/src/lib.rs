@@ -16,6 +16,7 @@ mod key;
 pub mod layers;
 pub mod log;
 mod memory;
+pub mod oneshot;
 mod plan;
 pub mod policy;
 mod registry;
