@@ -3,3 +3,4 @@
 
 pub mod discover;
 pub mod env;
+pub mod log;
