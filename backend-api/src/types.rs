@@ -267,6 +267,12 @@ impl DType {
     }
 }
 
+impl core::fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}{:?} strides {:?}", self.dtype, self.shape(), self.stride())
+    }
+}
+
 impl Tensor {
     /// "No tensor", for absent optional inputs.
     pub const NONE: Tensor = Tensor {

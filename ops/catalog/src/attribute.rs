@@ -42,6 +42,7 @@ pub enum AttrKind {
 }
 
 /// One attribute of an operator.
+#[derive(Debug)]
 pub struct Attribute {
     /// Name; its registry key is found in [`KEYS`].
     pub name: &'static str,
@@ -49,6 +50,33 @@ pub struct Attribute {
     pub kind: AttrKind,
     /// Meaning, units, range.
     pub doc: &'static str,
+}
+
+impl Attribute {
+    /// An integer in a range.
+    pub const fn int(name: &'static str, default: Option<i64>, min: i64, max: i64, doc: &'static str) -> Attribute {
+        Attribute { name, kind: AttrKind::Int { default, min, max }, doc }
+    }
+    /// A real number.
+    pub const fn float(name: &'static str, default: Option<f64>, doc: &'static str) -> Attribute {
+        Attribute { name, kind: AttrKind::Float { default }, doc }
+    }
+    /// A number in the tensors' own type.
+    pub const fn number(name: &'static str, default: Option<f64>, doc: &'static str) -> Attribute {
+        Attribute { name, kind: AttrKind::Number { default }, doc }
+    }
+    /// A truth value.
+    pub const fn boolean(name: &'static str, default: bool, doc: &'static str) -> Attribute {
+        Attribute { name, kind: AttrKind::Bool { default }, doc }
+    }
+    /// A choice, by default the first.
+    pub const fn choice(name: &'static str, names: &'static [&'static str], doc: &'static str) -> Attribute {
+        Attribute { name, kind: AttrKind::Choice { names, default: 0 }, doc }
+    }
+    /// A list of integers.
+    pub const fn ints(name: &'static str, default: Option<&'static [i64]>, doc: &'static str) -> Attribute {
+        Attribute { name, kind: AttrKind::Ints { default }, doc }
+    }
 }
 
 /// Registry of attribute names: the key is the index. Append only, never reorder.

@@ -48,8 +48,6 @@ pub enum Numerics {
     ForwardError,
     /// ‖y - r‖₂ ≤ c · u · log2(n) · ‖r‖₂.
     Norm(f64),
-    /// The reference checks the output itself ([`Reference::verify`]), e.g. unstable sorts, random distributions.
-    Property,
 }
 
 /// What the reference says of one output.
@@ -60,6 +58,44 @@ pub struct Reference {
     pub scale: Vec<f64>,
     /// `ForwardError`: number of accumulated terms.
     pub terms: usize,
+    /// Overrides the operator's numerics for this output (indices of a sort are exact although the values' rule is another).
+    pub numerics: Option<Numerics>,
+}
+
+impl Reference {
+    /// A value judged by the operator's numerics.
+    pub fn new(value: Array) -> Reference {
+        Reference { value, scale: Vec::new(), terms: 0, numerics: None }
+    }
+    /// A value with its forward-error scale.
+    pub fn scaled(value: Array, scale: Vec<f64>, terms: usize) -> Reference {
+        Reference { value, scale, terms, numerics: None }
+    }
+    /// A value that must be met exactly.
+    pub fn exact(value: Array) -> Reference {
+        Reference { numerics: Some(Numerics::Exact), ..Reference::new(value) }
+    }
+}
+
+impl Operand {
+    /// A required operand.
+    pub const fn new(name: &'static str, types: TypeRule, doc: &'static str) -> Operand {
+        Operand { name, types, optional: false, many: false, doc }
+    }
+    /// An operand that may be absent.
+    pub const fn optional(name: &'static str, types: TypeRule, doc: &'static str) -> Operand {
+        Operand { optional: true, ..Operand::new(name, types, doc) }
+    }
+    /// One or more tensors, last in the list.
+    pub const fn many(name: &'static str, types: TypeRule, doc: &'static str) -> Operand {
+        Operand { many: true, ..Operand::new(name, types, doc) }
+    }
+}
+
+impl core::fmt::Debug for Operator {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Operator({} {} r{})", self.id, self.name, self.revision)
+    }
 }
 
 /// The definition of an operator: the single source from which everything else follows.

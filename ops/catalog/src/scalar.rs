@@ -89,8 +89,6 @@ pub trait Float: Arith + Div<Output = Self> {
     fn tanh(self) -> Self;
     /// Error function.
     fn erf(self) -> Self;
-    /// 1 - erf(x), without cancellation.
-    fn erfc(self) -> Self;
     /// selfᵇ as in C's `pow`.
     fn pow(self, b: Self) -> Self;
     /// Rounded down.
@@ -205,9 +203,6 @@ impl Float for f64 {
     }
     fn erf(self) -> f64 {
         libm::erf(self)
-    }
-    fn erfc(self) -> f64 {
-        libm::erfc(self)
     }
     fn pow(self, b: f64) -> f64 {
         libm::pow(self, b)
