@@ -173,7 +173,12 @@ fn watched(
             let loading = first == Phase::Dlopen && progress.load(Ordering::Acquire) == 0;
             let seconds = timeout.as_secs_f64();
             let (phase, what) = if loading {
-                if STUCK.lock().unwrap_or_else(PoisonError::into_inner).replace(path.to_owned()).is_none() {
+                if STUCK
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .replace(path.to_owned())
+                    .is_none()
+                {
                     leave_at_exit();
                 }
                 (
@@ -203,7 +208,10 @@ fn watched(
 #[cfg(target_env = "gnu")]
 fn leave_at_exit() {
     unsafe extern "C" {
-        fn on_exit(function: extern "C" fn(libc::c_int, *mut libc::c_void), argument: *mut libc::c_void) -> libc::c_int;
+        fn on_exit(
+            function: extern "C" fn(libc::c_int, *mut libc::c_void),
+            argument: *mut libc::c_void,
+        ) -> libc::c_int;
     }
     extern "C" fn leave(status: libc::c_int, _: *mut libc::c_void) {
         // SAFETY: flushes C streams as exit would, then ends the process with the status it was to end with.
