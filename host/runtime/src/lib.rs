@@ -1,6 +1,41 @@
-//! The libflagos host: discovers backends, judges and loads them, and runs work on their devices.
-#![deny(unsafe_code)]
+//! The libflagos host: discovers backends, judges and loads them, and plans and launches work on their devices.
+//!
+//! ```text
+//! Runtime ── open ──> Device ── alloc ──> Buffer
+//!    │                  ├── stream ──> Stream, Event
+//!    └── report         └── plan(Work) ──> Plan ── launch(stream, operands)
+//! ```
 
+pub mod claims;
+mod device;
 pub mod discover;
+mod driver;
 pub mod env;
+mod fallback;
+mod key;
+pub mod layers;
 pub mod log;
+mod memory;
+pub mod oneshot;
+mod plan;
+pub mod policy;
+mod registry;
+mod select;
+mod stream;
+pub mod trace;
+pub mod transfer;
+mod work;
+
+pub use device::{Device, DeviceInfo};
+pub use fallback::FallbackStatistics;
+pub use flagos_backend_api::{Code, DType, Error, Result, Tensor};
+pub use flagos_catalog::Call;
+pub use key::Key;
+pub use memory::{Buffer, MemoryStatistics};
+pub use plan::{Operand, Plan, Scalars, describe};
+pub use policy::Policy;
+pub use registry::{DeviceEntry, Runtime, Statistics, epoch};
+pub use select::{Candidate, Choice};
+pub use stream::{Event, Stream};
+pub use transfer::TransferStatistics;
+pub use work::{Span, Work};

@@ -9,15 +9,10 @@ pub fn level() -> LogLevel {
     static LEVEL: OnceLock<LogLevel> = OnceLock::new();
     *LEVEL.get_or_init(|| {
         let text = crate::env::var("FLAGOS_LOG").unwrap_or_default();
-        [
-            ("error", LogLevel::ERROR),
-            ("warn", LogLevel::WARN),
-            ("info", LogLevel::INFO),
-            ("debug", LogLevel::DEBUG),
-        ]
-        .into_iter()
-        .find(|(name, _)| *name == text)
-        .map_or(LogLevel::WARN, |(_, level)| level)
+        [("error", LogLevel::ERROR), ("warn", LogLevel::WARN), ("info", LogLevel::INFO), ("debug", LogLevel::DEBUG)]
+            .into_iter()
+            .find(|(name, _)| *name == text)
+            .map_or(LogLevel::WARN, |(_, level)| level)
     })
 }
 

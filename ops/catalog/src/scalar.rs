@@ -89,6 +89,8 @@ pub trait Float: Arith + Div<Output = Self> {
     fn tanh(self) -> Self;
     /// Error function.
     fn erf(self) -> Self;
+    /// 1 - erf(x), without cancellation.
+    fn erfc(self) -> Self;
     /// selfᵇ as in C's `pow`.
     fn pow(self, b: Self) -> Self;
     /// Rounded down.
@@ -124,7 +126,7 @@ impl Mask for bool {
     }
 }
 
-/// The reference's float: f64 through the platform's correctly maintained libm.
+/// The reference's float: f64 through the the `libm` crate, equal on every platform.
 impl Arith for f64 {
     type Mask = bool;
     const FLOAT: bool = true;
@@ -166,3 +168,107 @@ impl Arith for f64 {
         self % b
     }
 }
+
+impl Float for f64 {
+    fn lit(value: f64) -> f64 {
+        value
+    }
+    fn mul_add(self, b: f64, c: f64) -> f64 {
+        f64::mul_add(self, b, c)
+    }
+    fn sqrt(self) -> f64 {
+        f64::sqrt(self)
+    }
+    fn exp(self) -> f64 {
+        libm::exp(self)
+    }
+    fn expm1(self) -> f64 {
+        libm::expm1(self)
+    }
+    fn log(self) -> f64 {
+        libm::log(self)
+    }
+    fn log1p(self) -> f64 {
+        libm::log1p(self)
+    }
+    fn log2(self) -> f64 {
+        libm::log2(self)
+    }
+    fn sin(self) -> f64 {
+        libm::sin(self)
+    }
+    fn cos(self) -> f64 {
+        libm::cos(self)
+    }
+    fn tanh(self) -> f64 {
+        libm::tanh(self)
+    }
+    fn erf(self) -> f64 {
+        libm::erf(self)
+    }
+    fn erfc(self) -> f64 {
+        libm::erfc(self)
+    }
+    fn pow(self, b: f64) -> f64 {
+        libm::pow(self, b)
+    }
+    fn floor(self) -> f64 {
+        f64::floor(self)
+    }
+    fn ceil(self) -> f64 {
+        f64::ceil(self)
+    }
+    fn trunc(self) -> f64 {
+        f64::trunc(self)
+    }
+    fn round_even(self) -> f64 {
+        f64::round_ties_even(self)
+    }
+    fn copysign(self, b: f64) -> f64 {
+        f64::copysign(self, b)
+    }
+}
+
+/// The reference's integer: wide enough for every type, wrapped to the operand type when stored.
+impl Arith for i128 {
+    type Mask = bool;
+    const FLOAT: bool = false;
+    fn int(value: i64) -> i128 {
+        value.into()
+    }
+    fn number(_: f64, int: i64) -> i128 {
+        int.into()
+    }
+    fn lt(self, b: i128) -> bool {
+        self < b
+    }
+    fn le(self, b: i128) -> bool {
+        self <= b
+    }
+    fn eq(self, b: i128) -> bool {
+        self == b
+    }
+    fn is_nan(self) -> bool {
+        false
+    }
+    fn select(mask: bool, a: i128, b: i128) -> i128 {
+        if mask { a } else { b }
+    }
+    fn abs(self) -> i128 {
+        i128::abs(self)
+    }
+    fn div_trunc(self, b: i128) -> i128 {
+        self.checked_div(b).unwrap_or(0)
+    }
+    fn div_floor(self, b: i128) -> i128 {
+        if b == 0 { 0 } else { self.div_euclid(b) - i128::from(b < 0 && self.rem_euclid(b) != 0) }
+    }
+    fn remainder(self, b: i128) -> i128 {
+        if b == 0 { 0 } else { self - b * Arith::div_floor(self, b) }
+    }
+    fn fmod(self, b: i128) -> i128 {
+        self.checked_rem(b).unwrap_or(0)
+    }
+}
+
+impl Bits for i128 {}

@@ -1,0 +1,28 @@
+//! libflagos: the C border over `flagos-runtime`, and nothing else.
+//!
+//! Every function takes opaque handles, checks them, calls the host and returns NULL or a status the caller releases.
+//! Panics stop here. `include/flagos.h` is generated from [`FUNCTIONS`].
+
+pub mod border;
+mod buffer;
+mod call;
+mod context;
+mod dlpack;
+mod event;
+mod plan;
+mod status;
+mod stream;
+
+pub use border::{Function, Handle};
+
+/// Every exported function in header order, by section.
+pub const FUNCTIONS: &[(&str, &[Function])] = &[
+    ("Status", status::FUNCTIONS),
+    ("Context, discovery, devices", context::FUNCTIONS),
+    ("Buffers", buffer::FUNCTIONS),
+    ("Streams and copies", stream::FUNCTIONS),
+    ("Events", event::FUNCTIONS),
+    ("Calls: query, infer, execute, explain", call::FUNCTIONS),
+    ("Plans", plan::FUNCTIONS),
+    ("DLPack", dlpack::FUNCTIONS),
+];
