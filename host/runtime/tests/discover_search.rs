@@ -36,11 +36,10 @@ fn what_a_taken_backend_tells() {
     );
     assert_eq!(b.library_sha256.as_ref().map(String::len), Some(64));
     assert!(
-        b.tables
-            .op
-            .as_ref()
-            .is_some_and(|op| op.plan.is_some() && op.plans.launch.is_some())
+        b.tables.op.is_some_and(|op| op.plan.is_some())
+            && b.tables.op_plans.is_some_and(|p| p.launch.is_some())
     );
+    assert!(!b.is_embedded() && b.address.as_ptr() != core::ptr::from_ref(b.table));
     assert!(
         b.tables.memory.trim.is_none() && b.tables.memory.copy.is_some() && b.tables.fft.is_none()
     );

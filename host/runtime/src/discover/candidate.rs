@@ -12,6 +12,7 @@ use super::negotiate::negotiate;
 use super::report::{Candidate, LoadedBackend, Outcome, Phase, Refusal, Report, Timings};
 use super::search::{self, Found, Origin, glob};
 use super::{Options, beside, load, needs, trust};
+use crate::claims::Claim;
 
 /// An in-process table: the embedded default, a static build, a test.
 #[derive(Clone, Debug)]
@@ -179,6 +180,18 @@ fn take_file(
     } else {
         backend.manifest_path = Some(path.clone());
     }
+    if let Some(claims) = backend.claims_path() {
+        // A forged claim would make the host trust cells that failed, so claims are held to the rules for code.
+        let times = &mut candidate.timings;
+        match timed(&mut times.trust_ns, || {
+            trust::check(&claims, options.trust, user)
+        }) {
+            Ok(()) => backend.claims = timed(&mut times.read_ns, || Claim::read_all(&claims)),
+            Err(refusal) => candidate
+                .notes
+                .push(format!("its claims are not used: {refusal}")),
+        }
+    }
     backend.library = Some(library);
     backend.library_sha256 = sha256;
     Ok(backend)
@@ -254,7 +267,9 @@ fn settle(
         library_sha256: None,
         manifest_path: None,
         manifest,
-        table: entered.table,
+        claims: Vec::new(),
+        address: entered.table,
+        table: &tables.backend,
         tables,
     })
 }
@@ -380,6 +395,9 @@ fn log(report: &Report) {
         crate::log::warn(note);
     }
     for candidate in &report.candidates {
+        for note in &candidate.notes {
+            crate::log::info(&format!("{}: {note}", candidate.path.display()));
+        }
         match &candidate.outcome {
             Outcome::Taken(b) => crate::log::info(&format!(
                 "backend '{}' {} from {} (host {} us, vendor {} us)",

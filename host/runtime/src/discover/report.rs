@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flagos_backend_api::Code;
+use flagos_backend_api::{BackendV1, Code};
 use serde::{Serialize, Serializer};
 
 use super::beside;
 use super::manifest::Manifest;
 use super::negotiate::{BackendPtr, Tables};
 use super::search::Origin;
+use crate::claims::Claim;
 
 /// The step at which a candidate was refused, in the order they are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -149,15 +150,26 @@ pub struct LoadedBackend {
     pub manifest_path: Option<PathBuf>,
     /// The manifest, or what stands in for it.
     pub manifest: Manifest,
-    /// Address of the backend's own table, to which its handles point; read slots from `tables`.
+    /// Claims of the conformance suite that came with it.
     #[serde(skip)]
-    pub table: BackendPtr,
+    pub claims: Vec<Claim>,
+    /// Address of the backend's own entry table, to which its handles point.
+    #[serde(skip)]
+    pub address: BackendPtr,
+    /// The checked copy of the entry table.
+    #[serde(skip)]
+    pub table: &'static BackendV1,
     /// Checked copies of all tables, at this host's size.
     #[serde(skip)]
     pub tables: &'static Tables,
 }
 
 impl LoadedBackend {
+    /// Whether it is a table linked into this process and not a library of its own.
+    pub fn is_embedded(&self) -> bool {
+        self.library.is_none()
+    }
+
     /// Absolute path of the claims file the manifest names.
     pub fn claims_path(&self) -> Option<PathBuf> {
         Some(beside(
@@ -227,6 +239,19 @@ impl Report {
                 None
             }
         })
+    }
+    /// Why the backend `name` is not used; `None` when it is, or was never found.
+    pub fn refusal_of(&self, name: &str) -> Option<&Refusal> {
+        if self.taken().any(|b| b.name == name) {
+            return None;
+        }
+        self.candidates
+            .iter()
+            .filter(|c| c.name.as_deref() == Some(name))
+            .find_map(|c| match &c.outcome {
+                Outcome::Refused(refusal) => Some(refusal),
+                Outcome::Taken(_) => None,
+            })
     }
     /// The refusals, in search order.
     pub fn refused(&self) -> impl Iterator<Item = &Refusal> {
