@@ -173,7 +173,14 @@ fn watched(
             let loading = first == Phase::Dlopen && progress.load(Ordering::Acquire) == 0;
             let seconds = timeout.as_secs_f64();
             let (phase, what) = if loading {
-                *STUCK.lock().unwrap_or_else(PoisonError::into_inner) = Some(path.to_owned());
+                if STUCK
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .replace(path.to_owned())
+                    .is_none()
+                {
+                    leave_at_exit();
+                }
                 (
                     Phase::Dlopen,
                     format!("its constructors did not return within {seconds} s"),
@@ -196,6 +203,31 @@ fn watched(
         }
     }
 }
+
+/// At exit glibc waits for the linker's lock, which a stuck constructor holds for ever: end the process there instead.
+#[cfg(target_env = "gnu")]
+fn leave_at_exit() {
+    unsafe extern "C" {
+        fn on_exit(
+            function: extern "C" fn(libc::c_int, *mut libc::c_void),
+            argument: *mut libc::c_void,
+        ) -> libc::c_int;
+    }
+    extern "C" fn leave(status: libc::c_int, _: *mut libc::c_void) {
+        // SAFETY: flushes C streams as exit would, then ends the process with the status it was to end with.
+        unsafe {
+            libc::fflush(core::ptr::null_mut());
+            libc::_exit(status)
+        }
+    }
+    // SAFETY: registers a function that lives as long as the process; the argument is not read. Handlers registered before this one are
+    // skipped, which is better than a process that never ends.
+    unsafe { on_exit(leave, core::ptr::null_mut()) };
+}
+
+/// Other C libraries do not wait.
+#[cfg(not(target_env = "gnu"))]
+fn leave_at_exit() {}
 
 /// Maps the library for the life of the process and finds its entry.
 fn map(opened: &Opened) -> Result<BackendQuery, Refusal> {

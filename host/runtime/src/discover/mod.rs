@@ -15,18 +15,18 @@ pub mod manifest;
 mod maps;
 mod needs;
 mod negotiate;
+mod report;
 mod search;
 mod trust;
 
 use std::path::{Path, PathBuf};
 
-pub use candidate::{
-    Candidate, DirectBackend, LoadedBackend, Outcome, Phase, Refusal, Report, Timings, discover,
-};
+pub use candidate::{DirectBackend, discover};
 pub use flagos_backend_api::Code;
 pub use host::{HostUse, host_bytes, host_table, host_use};
 pub use manifest::Manifest;
-pub use negotiate::{BackendPtr, Planned, Served, Tables};
+pub use negotiate::{BackendPtr, Served, Tables};
+pub use report::{Candidate, LoadedBackend, Outcome, Phase, Refusal, Report, Timings};
 pub use search::{Origin, glob};
 pub use trust::Trust;
 

@@ -1,8 +1,6 @@
 //! Negotiation: checks a backend's tables against the ABI and copies them into host-owned ones. An unsafe border.
 #![allow(unsafe_code)]
 
-use std::ops::Deref;
-
 use flagos_backend_api as abi;
 use flagos_backend_api::layout::{LayoutHash, Struct};
 use flagos_backend_api::{BackendV1, Code, PlanTable, Sanitizer, Str};
@@ -50,22 +48,6 @@ impl BackendPtr {
     }
 }
 
-/// A table with the plan functions it names. Derefs to the table.
-#[derive(Clone, Copy)]
-pub struct Planned<T> {
-    /// The table; read plan functions from [`plans`](Planned::plans), not from its own pointer.
-    pub table: T,
-    /// Its plan functions.
-    pub plans: PlanTable,
-}
-
-impl<T> Deref for Planned<T> {
-    type Target = T;
-    fn deref(&self) -> &T {
-        &self.table
-    }
-}
-
 /// Host-owned copies of a backend's tables at this host's size: slots that the backend's minor did not have are NULL, slots that this host
 /// does not know are gone. Required tables and slots are present.
 #[derive(Clone, Copy)]
@@ -81,13 +63,21 @@ pub struct Tables {
     /// Compilation and launch of portable kernels.
     pub module: Option<abi::ModuleTable>,
     /// Native operators.
-    pub op: Option<Planned<abi::OpTable>>,
+    pub op: Option<abi::OpTable>,
+    /// Plan functions of the operator table; present when that is.
+    pub op_plans: Option<PlanTable>,
     /// BLAS.
-    pub blas: Option<Planned<abi::BlasTable>>,
+    pub blas: Option<abi::BlasTable>,
+    /// Plan functions of the BLAS table; present when that is.
+    pub blas_plans: Option<PlanTable>,
     /// FFT.
-    pub fft: Option<Planned<abi::FftTable>>,
+    pub fft: Option<abi::FftTable>,
+    /// Plan functions of the FFT table; present when that is.
+    pub fft_plans: Option<PlanTable>,
     /// Collectives.
-    pub ccl: Option<Planned<abi::CclTable>>,
+    pub ccl: Option<abi::CclTable>,
+    /// Plan functions of the collective table; present when that is.
+    pub ccl_plans: Option<PlanTable>,
     /// Profiling.
     pub profile: Option<abi::ProfileTable>,
 }
@@ -249,6 +239,33 @@ unsafe fn check(
     let minor = backend.abi_minor_built.min(served.minor);
     // SAFETY: for all calls: the pointers come from a table that was checked; each is NULL or addresses a static table.
     let tables = unsafe {
+        let (op, op_plans) = planned("op", backend.op, abi::domains::OP, &backend, minor, |t| {
+            t.plans
+        })?;
+        let (blas, blas_plans) = planned(
+            "blas",
+            backend.blas,
+            abi::domains::BLAS,
+            &backend,
+            minor,
+            |t| t.plans,
+        )?;
+        let (fft, fft_plans) = planned(
+            "fft",
+            backend.fft,
+            abi::domains::FFT,
+            &backend,
+            minor,
+            |t| t.plans,
+        )?;
+        let (ccl, ccl_plans) = planned(
+            "ccl",
+            backend.ccl,
+            abi::domains::CCL,
+            &backend,
+            minor,
+            |t| t.plans,
+        )?;
         Tables {
             device: required("device", backend.device, minor)?,
             memory: required("memory", backend.memory, minor)?,
@@ -260,33 +277,14 @@ unsafe fn check(
                 &backend,
                 minor,
             )?,
-            op: planned("op", backend.op, abi::domains::OP, &backend, minor, |t| {
-                t.plans
-            })?,
-            blas: planned(
-                "blas",
-                backend.blas,
-                abi::domains::BLAS,
-                &backend,
-                minor,
-                |t| t.plans,
-            )?,
-            fft: planned(
-                "fft",
-                backend.fft,
-                abi::domains::FFT,
-                &backend,
-                minor,
-                |t| t.plans,
-            )?,
-            ccl: planned(
-                "ccl",
-                backend.ccl,
-                abi::domains::CCL,
-                &backend,
-                minor,
-                |t| t.plans,
-            )?,
+            op,
+            op_plans,
+            blas,
+            blas_plans,
+            fft,
+            fft_plans,
+            ccl,
+            ccl_plans,
             profile: optional(
                 "profile",
                 backend.profile,
@@ -426,14 +424,14 @@ unsafe fn planned<T: Table>(
     backend: &BackendV1,
     minor: u32,
     plans: impl Fn(&T) -> *const PlanTable,
-) -> Check<Option<Planned<T>>> {
+) -> Check<(Option<T>, Option<PlanTable>)> {
     // SAFETY: as the caller states.
     let Some(table) = (unsafe { optional(name, raw, bit, backend, minor)? }) else {
-        return Ok(None);
+        return Ok((None, None));
     };
     // SAFETY: as the caller states.
     let plans = unsafe { required(&format!("{name} plan"), plans(&table), minor)? };
-    Ok(Some(Planned { table, plans }))
+    Ok((Some(table), Some(plans)))
 }
 
 /// Names of required slots and of halves of pairs that are NULL.
