@@ -4,7 +4,7 @@ use flagos_backend_api::Result;
 
 use crate::dtypes::ANY;
 use crate::shape::{axis, broadcast, broadcast_index, contiguous_strides, fault, flops_per_element, no_check, split};
-use crate::{Array, AttrValue, Attribute, Call, Cases, Data, Fill, Layout, Numerics, Operand, Operator, Reference, TensorCase, TypeRule};
+use crate::{Array, AttrValue, Attribute, Call, Data, Fill, Layout, Numerics, Operand, Operator, Reference, TensorCase, TypeRule};
 
 const SAME: TypeRule = TypeRule::Same('T', ANY);
 
@@ -39,7 +39,8 @@ pub const CAST: &Operator = &Operator {
         // Values outside of the target's range are unspecified: the reference follows C's truncation with saturation there, and the
         // cases stay inside.
         let value = match &x[0].data {
-            Data::Float(v) if !to.is_float() && !to.is_bool() => {
+            Data::Float(v) if to.is_bool() => Array::int(&x[0].shape, v.iter().map(|v| i128::from(*v != 0.0)).collect()),
+            Data::Float(v) if !to.is_float() => {
                 let low = if to.is_signed_int() { -(2f64.powi(i32::from(to.bits) - 1)) } else { 0.0 };
                 Array::int(&x[0].shape, v.iter().map(|v| v.max(low) as i128).collect())
             }

@@ -12,13 +12,18 @@ mod border;
 mod call;
 mod case;
 pub mod comparison;
+pub mod copy;
 pub mod dtypes;
 pub mod exponential;
 pub mod numerics;
 mod operator;
+pub mod reduction;
 mod row;
 mod scalar;
+pub mod select;
 pub mod shape;
+pub mod softmax;
+pub mod sum;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -38,6 +43,10 @@ const FAMILIES: &[&[&Operator]] = &[
     exponential::OPERATORS,
     comparison::OPERATORS,
     bitwise::OPERATORS,
+    select::OPERATORS,
+    copy::OPERATORS,
+    reduction::OPERATORS,
+    softmax::OPERATORS,
 ];
 
 struct Registry {

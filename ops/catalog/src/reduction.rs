@@ -140,7 +140,7 @@ pub(crate) fn groups(x: &Array, over: &[usize]) -> Vec<Vec<usize>> {
     let offsets = |dims: &[usize]| {
         let mut list = vec![0usize];
         for d in dims {
-            list = list.iter().flat_map(|base| (0..x.shape[*d]).map(move |i| base + i * strides[*d])).collect();
+            list = list.iter().flat_map(|base| (0..x.shape[*d]).map(|i| base + i * strides[*d]).collect::<Vec<_>>()).collect();
         }
         list
     };
