@@ -333,7 +333,8 @@ impl Case {
             inputs.push(Memory { tensor: Tensor::NONE, origin: 0, bytes: Vec::new() });
         }
         if let Some(shape) = &self.out_shape {
-            call.outputs = vec![Tensor::contiguous(types.free, shape)];
+            let dtype = if types.free == DType::NONE { call.inputs[0].dtype } else { types.free };
+            call.outputs = vec![Tensor::contiguous(dtype, shape)];
         }
         let inferred = call.infer()?;
         let layout = self.inputs.first().map_or(Layout::Contiguous, |c| c.layout);

@@ -2,6 +2,7 @@
 
 use flagos_backend_api::{DType, Result};
 
+use crate::shape::Inferred;
 use crate::{Array, Attribute, Call, Cases};
 
 /// A set of element types, as bits over the index in [`DType::ALL`].
@@ -119,7 +120,7 @@ pub struct Operator {
     /// Attributes in the order of the typed C function.
     pub attributes: &'static [Attribute],
     /// Output types and shapes from inputs and attributes, before anything is allocated. `None` for a dtype the caller chooses.
-    pub infer: fn(&Call) -> Result<Vec<(Option<DType>, Vec<i64>)>>,
+    pub infer: fn(&Call) -> Result<Inferred>,
     /// Checks beyond types and shapes (ranges of axes, …).
     pub check: fn(&Call) -> Result<()>,
     /// Whether output 0 may be input 0 with the same layout.
