@@ -200,7 +200,7 @@ fn float_of(t: DType, b: &[u8]) -> f64 {
 fn small_float(byte: u8, m: u32, bias: i32, has_inf: bool) -> f64 {
     let sign = if byte & 0x80 != 0 { -1.0 } else { 1.0 };
     let (exp, frac) = (i32::from((byte & 0x7f) >> m), f64::from(byte & ((1 << m) - 1)) / f64::from(1u32 << m));
-    let top = (0x7f >> m);
+    let top = 0x7f >> m;
     if has_inf && exp == top {
         return if frac == 0.0 { sign * f64::INFINITY } else { f64::NAN };
     }
