@@ -19,6 +19,7 @@ pub mod dtypes;
 pub mod exponential;
 pub mod fft;
 pub mod index;
+pub mod matmul;
 pub mod norm;
 pub mod numerics;
 mod operator;
@@ -33,6 +34,7 @@ pub mod shape;
 pub mod softmax;
 pub mod sort;
 pub mod sum;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -62,6 +64,7 @@ const FAMILIES: &[&[&Operator]] = &[
     create::OPERATORS,
     random::OPERATORS,
     sort::OPERATORS,
+    matmul::OPERATORS,
 ];
 
 struct Registry {
