@@ -1,6 +1,8 @@
 /* The libflagos backend contract: what crosses between the host and a chip vendor's shared object.
+ *
  * A backend exports one symbol, flagos_backend_query_v1, and needs none of libflagos: what the host offers comes
  * through flagos_host_v1_t. See backends/example-c for a complete backend.
+ *
  * Phases: the entry is pure (no device, thread or environment is touched, it may be called many times); `probe` may
  * touch the driver; `open` opens a device. The first word of every handle a backend gives out points to its
  * flagos_backend_v1_t. */
@@ -12,21 +14,24 @@
 #include "flagos_registry.h"
 
 /* Evolution rules.
+ *
  * 1. Within a major: append only. Never insert, reorder, retype, reuse. A new signature is a new slot.
  * 2. Structs that begin with `size` and `kind` may be shorter or longer than the reader's: absent fields take their
- * default (0), bytes the reader does not know must be zero, else `UNSUPPORTED_FIELD`.
+ *    default (0), bytes the reader does not know must be zero, else `UNSUPPORTED_FIELD`.
  * 3. A NULL slot is not implemented. Optional never becomes required within a major.
  * 4. Integers have fixed widths; enumerations are `uint32_t`, vendors' own values start at 0x8000, unknown values
- * are tolerated.
+ *    are tolerated.
  * 5. Experimental functions are fetched by name, never slots.
  * 6. Operators are registry ids with revisions, append-only. */
 
 /* Tags beside each slot.
+ *
  * Threads:
  * - [FREE]: any thread at any time.
  * - [STREAM]: one thread at a time per stream, or per object given first.
  * - [INIT]: the host serialises these calls per backend.
  * - [CALLBACK]: called by the backend into the host, from any thread.
+ *
  * Ownership; what is not named here (descriptors, text, arrays) is borrowed for the call:
  * - takes x: ends the life of x.
  * - gives x: the caller owns it and hands it to the slot that takes it.
@@ -152,7 +157,7 @@ struct flagos_status {
     int32_t argument; /* Index of the argument or operand at fault; -1 for none. */
     int64_t native_code; /* The driver's own code (719, -5, …); 0 for none. */
     flagos_str_t native_domain; /* The driver's name ("cuda", "opencl"); empty for none. */
-    uint32_t operator; /* Registry id of the operator concerned; 0 for none. */
+    uint32_t operator_; /* Registry id of the operator concerned; 0 for none. */
     uint32_t flags; /* Reserved, 0. */
     flagos_str_t message; /* What is wrong, with the value and the way out. */
     /* Frees the status. */
@@ -169,7 +174,7 @@ FLAGOS_ASSERT_OFFSET(flagos_status_t, code, 8);
 FLAGOS_ASSERT_OFFSET(flagos_status_t, argument, 12);
 FLAGOS_ASSERT_OFFSET(flagos_status_t, native_code, 16);
 FLAGOS_ASSERT_OFFSET(flagos_status_t, native_domain, 24);
-FLAGOS_ASSERT_OFFSET(flagos_status_t, operator, 40);
+FLAGOS_ASSERT_OFFSET(flagos_status_t, operator_, 40);
 FLAGOS_ASSERT_OFFSET(flagos_status_t, flags, 44);
 FLAGOS_ASSERT_OFFSET(flagos_status_t, message, 48);
 FLAGOS_ASSERT_OFFSET(flagos_status_t, release, 64);
@@ -356,7 +361,7 @@ typedef struct flagos_memory_table {
     flagos_status_t *(*import)(flagos_device_t *device, const flagos_memory_export_t *desc, flagos_buffer_t **out_buffer);
     /* Hands out a native handle; `out_export->handle_kind` states the wish. NULL slot: not offered. */
     /* [FREE] writes out_export; gives status */
-    flagos_status_t *(*export)(flagos_buffer_t *buffer, flagos_memory_export_t *out_export);
+    flagos_status_t *(*export_)(flagos_buffer_t *buffer, flagos_memory_export_t *out_export);
     /* Memory state. NULL slot: unknown. */
     /* [FREE] writes out_info; gives status */
     flagos_status_t *(*info)(flagos_device_t *device, flagos_memory_info_t *out_info);
@@ -384,7 +389,7 @@ FLAGOS_ASSERT_OFFSET(flagos_memory_table_t, map, 64);
 FLAGOS_ASSERT_OFFSET(flagos_memory_table_t, unmap, 72);
 FLAGOS_ASSERT_OFFSET(flagos_memory_table_t, address_space, 80);
 FLAGOS_ASSERT_OFFSET(flagos_memory_table_t, import, 88);
-FLAGOS_ASSERT_OFFSET(flagos_memory_table_t, export, 96);
+FLAGOS_ASSERT_OFFSET(flagos_memory_table_t, export_, 96);
 FLAGOS_ASSERT_OFFSET(flagos_memory_table_t, info, 104);
 FLAGOS_ASSERT_OFFSET(flagos_memory_table_t, trim, 112);
 FLAGOS_ASSERT_OFFSET(flagos_memory_table_t, can_copy, 120);
@@ -408,6 +413,7 @@ FLAGOS_ASSERT_OFFSET(flagos_stream_desc_t, flags, 12);
 FLAGOS_ASSERT_OFFSET(flagos_stream_desc_t, native, 16);
 
 /* Stream and event functions. Required: all but `native` and `elapsed`.
+ *
  * An event is a 64-bit timeline that starts at 0 and never goes back. A synchronous backend signals before it
  * returns. */
 typedef struct flagos_stream_table {

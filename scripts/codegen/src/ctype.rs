@@ -42,13 +42,13 @@ impl Names {
         self.map.get(rust).cloned().or_else(dlpack)
     }
 
-    /// A C declaration of `name` with a Rust type text.
+    /// A C declaration of `declarator`, a name or a function pointer's `(*name)(…)`, with a Rust type text.
     ///
     /// # Panics
     /// When the type has no C form; the message names it and `place`.
-    pub fn declare(&self, ty: &str, name: &str, place: &str) -> String {
+    pub fn declare(&self, ty: &str, declarator: &str, place: &str) -> String {
         let parsed: Type = syn::parse_str(ty).unwrap_or_else(|e| panic!("{place}: type '{ty}' cannot be parsed: {e}"));
-        self.declare_type(&parsed, name).unwrap_or_else(|why| panic!("{place}: type '{ty}' has no C form: {why}"))
+        self.declare_type(&parsed, declarator).unwrap_or_else(|why| panic!("{place}: type '{ty}' has no C form: {why}"))
     }
 
     fn declare_type(&self, ty: &Type, declarator: &str) -> Result<String, String> {
@@ -88,6 +88,12 @@ fn last(path: &syn::TypePath) -> Result<String, String> {
 
 fn join(base: &str, declarator: &str) -> String {
     if declarator.is_empty() { base.to_owned() } else { format!("{base} {declarator}") }
+}
+
+/// A name C++ accepts too: `export` becomes `export_`.
+pub fn identifier(name: &str) -> String {
+    const KEYWORDS: &[&str] = &["and", "class", "default", "delete", "export", "new", "not", "operator", "or", "private", "template", "this", "union", "xor"];
+    if KEYWORDS.contains(&name) { format!("{name}_") } else { name.to_owned() }
 }
 
 /// `FLAGOS_` constant stem of a C type: `flagos_device_table_t` gives `DEVICE_TABLE`.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use flagos_backend_api::layout::{Enum, Field, Opaque, Slot, Struct, Thread};
 
 use crate::comment::{WIDTH, block, one_line};
-use crate::ctype::{Names, stem, tag};
+use crate::ctype::{Names, identifier, stem, tag};
 use crate::source::Bit;
 
 /// Slots whose out handle stays the maker's: (struct, slot).
@@ -90,26 +90,25 @@ pub fn structure(s: &Struct, names: &Names, declared: bool) -> String {
     }
     writeln!(out, "FLAGOS_ASSERT_SIZE({}, {});", s.c_name, s.size).unwrap();
     for f in s.fields {
-        writeln!(out, "FLAGOS_ASSERT_OFFSET({}, {}, {});", s.c_name, f.name, f.offset).unwrap();
+        writeln!(out, "FLAGOS_ASSERT_OFFSET({}, {}, {});", s.c_name, identifier(f.name), f.offset).unwrap();
     }
     out
 }
 
 fn field(s: &Struct, f: &Field, names: &Names) -> String {
-    let place = format!("{}.{}", s.c_name, f.name);
+    let (name, place) = (identifier(f.name), format!("{}.{}", s.c_name, f.name));
     let mut out = String::new();
     if let Some(slot) = &f.slot {
-        let doc: Vec<&str> = f.doc.to_vec();
-        out.push_str(&block(&doc, 4));
+        out.push_str(&block(f.doc, 4));
         writeln!(out, "    /* {} */", tags(s, f.name, slot)).unwrap();
-        let args: Vec<String> = slot.args.iter().map(|(name, ty)| names.declare(ty, name, &place)).collect();
+        let args: Vec<String> = slot.args.iter().map(|(arg, ty)| names.declare(ty, &identifier(arg), &place)).collect();
         let args = if args.is_empty() { "void".to_owned() } else { args.join(", ") };
-        let pointer = format!("(*{})({args})", f.name);
+        let pointer = format!("(*{name})({args})");
         let declaration = if slot.ret.is_empty() { format!("void {pointer}") } else { names.declare(slot.ret, &pointer, &place) };
         writeln!(out, "    {declaration};").unwrap();
         return out;
     }
-    let declaration = format!("    {};", names.declare(f.ty, f.name, &place));
+    let declaration = format!("    {};", names.declare(f.ty, &name, &place));
     match one_line(f.doc, WIDTH - declaration.len() - 1) {
         Some(comment) => writeln!(out, "{declaration} {comment}").unwrap(),
         None => write!(out, "{}{declaration}\n", block(f.doc, 4)).unwrap(),

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use flagos_backend_api::{ENUMS, OPAQUES, STRUCTS};
 
 use crate::comment::block;
-use crate::ctype::{Names, tag};
+use crate::ctype::{Names, identifier, tag};
 use crate::source::{Function, Library};
 use crate::types::{shares_enum, shares_opaque, shares_struct};
 use crate::emit;
@@ -61,14 +61,12 @@ pub fn header(library: &Library) -> String {
 
 fn function(f: &Function, names: &Names) -> String {
     f.args.iter().for_each(|(_, ty)| check_shared(f, ty));
-    let mut doc = f.doc.clone();
-    doc.push(emit::thread(f.thread).to_owned());
-    format!("\n{}{};\n", block(&doc, 0), prototype("flagos_status_t *", &f.name, &arguments(f, names)))
+    format!("\n{}/* {} */\n{};\n", block(&f.doc, 0), emit::thread(f.thread), prototype("flagos_status_t *", &f.name, &arguments(f, names)))
 }
 
 /// C declarations of a function's arguments.
 pub fn arguments(f: &Function, names: &Names) -> Vec<String> {
-    f.args.iter().map(|(name, ty)| names.declare(ty, name, &f.name)).collect()
+    f.args.iter().map(|(name, ty)| names.declare(ty, &identifier(name), &f.name)).collect()
 }
 
 /// A prototype, broken between arguments where it is long.

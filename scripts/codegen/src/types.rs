@@ -1,9 +1,9 @@
 //! `flagos_types.h`: the value types both ABIs share.
 
-use flagos_backend_api::layout::{Enum, Struct};
+use flagos_backend_api::layout::{Enum, Opaque, Struct};
 use flagos_backend_api::{DType, ENUMS, MAX_RANK, OPAQUES, STRUCTS};
 
-use crate::ctype::{Names, tag};
+use crate::ctype::Names;
 use crate::emit;
 
 /// Structs that frameworks see too, besides the vendor.
@@ -52,8 +52,7 @@ pub fn header() -> String {
         out.push_str(&emit::opaque(o));
     }
     let status = STRUCTS.iter().find(|s| s.name == "Status").expect("the contract has a status");
-    out.push_str(&emit::opaque(&flagos_backend_api::layout::Opaque { name: status.name, c_name: status.c_name, doc: &["An error; NULL is success."] }));
-    debug_assert_eq!(tag(status.c_name), "flagos_status");
+    out.push_str(&emit::opaque(&Opaque { name: status.name, c_name: status.c_name, doc: &["An error; NULL is success."] }));
     out.push_str(&emit::heading("Enumerations"));
     out.push_str("/* Values from 0x8000 on belong to vendors. Tolerate values you do not know. */\n");
     ENUMS.iter().filter(|e| shares_enum(e)).for_each(|e| out.push_str(&emit::enumeration(e)));
