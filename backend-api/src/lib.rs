@@ -26,6 +26,7 @@ pub mod profile;
 pub mod status;
 pub mod stream;
 pub mod types;
+pub mod vendor;
 
 pub use backend::*;
 pub use blas::*;

@@ -107,7 +107,7 @@ impl Runtime {
         let report = discover::discover(options, embedded);
         let taken = report.candidates.iter().filter_map(|c| match &c.outcome {
             Outcome::Taken(backend) => Some(Arc::new(Driver::new(backend.clone()))),
-            Outcome::Refused { .. } => None,
+            Outcome::Refused(_) => None,
         });
         let drivers = taken.collect();
         Ok(Runtime(Arc::new(Inner {
