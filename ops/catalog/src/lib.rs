@@ -17,6 +17,7 @@ pub mod copy;
 pub mod dtypes;
 pub mod exponential;
 pub mod fft;
+pub mod matmul;
 pub mod numerics;
 mod operator;
 pub mod reduction;
@@ -49,6 +50,7 @@ const FAMILIES: &[&[&Operator]] = &[
     copy::OPERATORS,
     reduction::OPERATORS,
     softmax::OPERATORS,
+    matmul::OPERATORS,
 ];
 
 struct Registry {
