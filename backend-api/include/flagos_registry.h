@@ -171,6 +171,19 @@
 #define FLAGOS_OP_LOG_SOFTMAX UINT32_C(141) /* y[i] = x[i] - max x - ln Σ exp(x[j] - max x), along dim. */
 #define FLAGOS_OP_LOG_SOFTMAX_REVISION UINT32_C(1)
 
+/* matmul */
+/* y[m, n] = Σ a[m, k]·b[k, n] over k, accumulated in f32 or wider for floats up to f32, f64 for f64. */
+#define FLAGOS_OP_MM UINT32_C(210)
+#define FLAGOS_OP_MM_REVISION UINT32_C(1)
+#define FLAGOS_OP_BMM UINT32_C(211) /* y[i, m, n] = Σ a[i, m, k]·b[i, k, n] over k. */
+#define FLAGOS_OP_BMM_REVISION UINT32_C(1)
+/* y[.., m, n] = Σ a[.., m, k]·b[.., k, n] over k; leading axes broadcast, a 1-D operand counts as a row (a) or
+ * column (b). */
+#define FLAGOS_OP_MATMUL UINT32_C(212)
+#define FLAGOS_OP_MATMUL_REVISION UINT32_C(1)
+#define FLAGOS_OP_ADDMM UINT32_C(213) /* y[m, n] = beta·c[m, n] + alpha·Σ a[m, k]·b[k, n] over k. */
+#define FLAGOS_OP_ADDMM_REVISION UINT32_C(1)
+
 /* ---- Attribute keys --------------------------------------------------------------------------------------------- */
 #define FLAGOS_ATTR_KEY_DIM UINT32_C(1)
 #define FLAGOS_ATTR_KEY_DIMS UINT32_C(2)

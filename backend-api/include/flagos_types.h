@@ -577,12 +577,12 @@ static inline const int64_t *flagos_attr_as_span(const flagos_attr_t *a)
     return (const int64_t *)(uintptr_t)a->value;
 }
 
-/* Attribute `key` of a call; NULL where it is absent and takes its default. */
+/* Attribute `key` of a call, hint or not; NULL where it is absent and takes its default. */
 static inline const flagos_attr_t *flagos_op_attr(const flagos_op_t *op, uint32_t key)
 {
     uint32_t i;
     for (i = 0; i < op->n_attr; i++)
-        if (op->attrs[i].key == key)
+        if ((op->attrs[i].key & ~FLAGOS_ATTR_HINT) == key)
             return &op->attrs[i];
     return NULL;
 }
