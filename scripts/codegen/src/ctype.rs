@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use flagos_backend_api::{OPAQUES, STRUCTS};
 use syn::{Expr, Lit, Type};
 
+/// DLPack's tensor, by the name it has in Rust and in `dlpack.h`, which is the caller's to include.
+pub const DLPACK: (&str, &str) = ("DlManaged", "struct DLManagedTensorVersioned");
+
 /// C names of Rust types.
-#[derive(Clone)]
 pub struct Names {
     map: BTreeMap<String, String>,
     /// Rust names of handles: they are never `const` in C, for nobody but their maker sees inside.
@@ -19,7 +21,7 @@ impl Names {
         let mut names = Names { map: BTreeMap::new(), handles: Vec::new() };
         for (rust, c) in [
             ("u8", "uint8_t"), ("u16", "uint16_t"), ("u32", "uint32_t"), ("u64", "uint64_t"), ("i8", "int8_t"), ("i16", "int16_t"), ("i32", "int32_t"),
-            ("i64", "int64_t"), ("f32", "float"), ("f64", "double"), ("c_void", "void"), ("c_char", "char"), ("LayoutHash", "flagos_layout_hash_t"),
+            ("i64", "int64_t"), ("f32", "float"), ("f64", "double"), ("c_void", "void"), ("c_char", "char"), ("LayoutHash", "flagos_layout_hash_t"), (DLPACK.0, DLPACK.1),
         ] {
             names.map.insert(rust.into(), c.into());
         }
@@ -36,10 +38,9 @@ impl Names {
         self.handles.push(rust.into());
     }
 
-    /// The C type of a Rust name. DLPack's types keep their names; its header is the caller's to include.
-    fn of(&self, rust: &str) -> Option<String> {
-        let dlpack = || rust.starts_with("DL").then(|| format!("struct {rust}"));
-        self.map.get(rust).cloned().or_else(dlpack)
+    /// The C type of a Rust name.
+    fn of(&self, rust: &str) -> Option<&str> {
+        self.map.get(rust).map(String::as_str)
     }
 
     /// A C declaration of `declarator`, a name or a function pointer's `(*name)(…)`, with a Rust type text.
@@ -56,7 +57,7 @@ impl Names {
             Type::Path(p) => {
                 let rust = last(p)?;
                 let c = self.of(&rust).ok_or_else(|| format!("'{rust}' is unknown: describe it with abi_struct!, or name it in objects!"))?;
-                Ok(join(&c, declarator))
+                Ok(join(c, declarator))
             }
             Type::Array(a) => {
                 let Expr::Lit(l) = &a.len else { return Err("an array's length must be a number".into()) };
@@ -123,7 +124,7 @@ mod tests {
             ("*const *mut Buffer", "flagos_buffer_t *const *x"),
             ("*const core::ffi::c_void", "const void *x"),
             ("*const u8", "const char *x"),
-            ("*mut DLManagedTensorVersioned", "struct DLManagedTensorVersioned *x"),
+            ("*mut DlManaged", "struct DLManagedTensorVersioned *x"),
         ] {
             assert_eq!(names.declare(rust, "x", "test"), c, "{rust}");
         }

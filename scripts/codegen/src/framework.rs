@@ -1,12 +1,11 @@
 //! `flagos.h`: the functions of libflagos for frameworks.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use flagos_backend_api::{ENUMS, OPAQUES, STRUCTS};
 
 use crate::comment::block;
-use crate::ctype::{Names, identifier, tag};
+use crate::ctype::{DLPACK, Names, identifier, tag};
 use crate::source::{Function, Library};
 use crate::types::{shares_enum, shares_opaque, shares_struct};
 use crate::emit;
@@ -42,13 +41,9 @@ pub fn header(library: &Library) -> String {
         assert!(!OPAQUES.iter().any(|o| o.c_name == c_name), "{rust}: '{c_name}' is a handle of backends only; share it in codegen's types.rs");
         writeln!(out, "typedef struct {} {c_name};", tag(c_name)).unwrap();
     }
-    let dlpack: BTreeSet<&str> = library
-        .functions()
-        .flat_map(|f| &f.args)
-        .filter_map(|(_, ty)| ty.rsplit([' ', ':']).next().filter(|t| t.starts_with("DL")))
-        .collect();
-    for name in dlpack {
-        writeln!(out, "struct {name}; /* from dlpack.h */").unwrap();
+    writeln!(out, "{}; /* of dlpack.h */", DLPACK.1).unwrap();
+    if !library.bits.is_empty() {
+        out.push_str(&emit::bit_constants("FLAGOS_", &["Flags."], &library.bits));
     }
     for (title, functions) in &library.sections {
         out.push_str(&emit::heading(title));

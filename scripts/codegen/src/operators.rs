@@ -39,12 +39,12 @@ fn name_of(o: &Operator, taken: &BTreeSet<&str>) -> String {
 }
 
 fn function(o: &Operator, execute: &Function, taken: &BTreeSet<&str>) -> String {
+    let names = Names::contract();
     let is_op = |ty: &str| ty.replace(' ', "").trim_start_matches("*const").rsplit("::").next() == Some("Op");
     assert!(
         execute.args.iter().filter(|(_, ty)| is_op(ty)).count() == 1,
         "flagos_op_execute must take one '*const Op', and the typed functions pass its other arguments on"
     );
-    let names = leading_names();
     let mut args: Vec<String> = execute.args.iter().filter(|(_, ty)| !is_op(ty)).map(|(n, ty)| names.declare(ty, n, "flagos_op_execute")).collect();
     let passed: Vec<&str> = execute.args.iter().map(|(n, ty)| if is_op(ty) { "&op_" } else { n.as_str() }).collect();
     args.extend(o.inputs.iter().flat_map(operand_arguments));
@@ -92,13 +92,6 @@ fn inputs(o: &Operator, out: &mut String) -> (String, String) {
 
 fn list(items: impl Iterator<Item = String>) -> String {
     items.collect::<Vec<_>>().join(", ")
-}
-
-/// C names of what `flagos_op_execute` takes besides the descriptor.
-fn leading_names() -> Names {
-    let mut names = Names::contract();
-    names.handle("Context", "flagos_context_t");
-    names
 }
 
 fn operand_arguments(t: &Operand) -> Vec<String> {
@@ -165,7 +158,7 @@ mod tests {
     use flagos_backend_api::layout::Thread;
 
     fn execute() -> Function {
-        let args = [("context", "*const Context"), ("stream", "*const Stream"), ("op", "*const Op")];
+        let args = [("stream", "*const Stream"), ("op", "*const Op")];
         let args = args.map(|(n, t)| (n.to_owned(), t.to_owned())).to_vec();
         Function { name: "flagos_op_execute".into(), doc: vec![], thread: Thread::Stream, args }
     }
@@ -176,10 +169,10 @@ mod tests {
         let prototype: Vec<&str> = text.split("static inline ").nth(1).unwrap().split("\n{").next().unwrap().split_whitespace().collect();
         assert_eq!(
             prototype.join(" "),
-            "flagos_status_t *flagos_softmax(flagos_context_t *context, flagos_stream_t *stream, const flagos_tensor_t *x, int64_t dim, \
+            "flagos_status_t *flagos_softmax(flagos_stream_t *stream, const flagos_tensor_t *x, int64_t dim, \
              const flagos_tensor_t *y)"
         );
-        assert!(text.contains("return flagos_op_execute(context, stream, &op_);"), "{text}");
+        assert!(text.contains("return flagos_op_execute(stream, &op_);"), "{text}");
     }
 
     #[test]

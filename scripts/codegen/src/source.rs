@@ -21,6 +21,8 @@ pub struct Library {
     pub sections: Vec<(String, Vec<Function>)>,
     /// (Rust name, C name).
     pub handles: Vec<(String, String)>,
+    /// Flags functions take: `DETERMINISTIC` of `plan.rs` is `PLAN_DETERMINISTIC`.
+    pub bits: Vec<Bit>,
 }
 
 /// A documented constant.
@@ -34,17 +36,20 @@ impl Library {
     /// Reads `host/capi/src`: sections in the order of `FUNCTIONS`, handles from `objects!`.
     pub fn read(root: &Path) -> Library {
         let dir = root.join("host/capi/src");
-        let mut sections = Vec::new();
+        let (mut sections, mut flags) = (Vec::new(), Vec::new());
         for (title, module) in section_list(&parse(&dir.join("lib.rs"))) {
             let path = dir.join(format!("{module}.rs"));
             // A module without a file is the Rust compiler's to report, when it builds the library.
             if path.exists() {
-                sections.push((title, exported(&parse(&path), &path)));
+                let file = parse(&path);
+                sections.push((title, exported(&file, &path)));
+                let own = constants(&file.items).into_iter().filter(|b| b.doc.first().is_some_and(|d| d.trim().starts_with("Bit of")));
+                flags.extend(own.map(|b| Bit { name: format!("{}_{}", module.to_uppercase(), b.name), ..b }));
             }
         }
         let border = dir.join("border.rs");
         let handles = macro_bodies(&parse(&border), "objects", &border, Objects::parse).into_iter().flat_map(|o| o.0).collect();
-        Library { sections, handles }
+        Library { sections, handles, bits: flags }
     }
 
     /// Every function.
@@ -61,14 +66,22 @@ pub fn bits(path: &Path, name: &str) -> Vec<Bit> {
         _ => None,
     });
     let items = module.unwrap_or_else(|| panic!("{}: module '{name}' is missing", path.display()));
+    let found = constants(items);
+    assert!(!found.is_empty(), "{}: module '{name}' has no documented constants", path.display());
+    found
+}
+
+/// Documented integer constants among items.
+fn constants(items: &[Item]) -> Vec<Bit> {
+    let bit = |c: &syn::ItemConst| {
+        let doc = docs(&c.attrs);
+        let value = value(&c.expr).filter(|_| !doc.is_empty())?;
+        Some(Bit { name: c.ident.to_string(), value, doc })
+    };
     items
         .iter()
         .filter_map(|i| match i {
-            Item::Const(c) => Some(Bit {
-                name: c.ident.to_string(),
-                value: value(&c.expr).unwrap_or_else(|| panic!("{}: {}::{} is not a number or 1 << number", path.display(), name, c.ident)),
-                doc: docs(&c.attrs),
-            }),
+            Item::Const(c) => bit(c),
             _ => None,
         })
         .collect()
