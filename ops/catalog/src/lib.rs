@@ -14,8 +14,10 @@ mod call;
 mod case;
 pub mod comparison;
 pub mod copy;
+mod double;
 pub mod dtypes;
 pub mod exponential;
+pub mod fft;
 pub mod matmul;
 pub mod numerics;
 mod operator;
@@ -38,6 +40,7 @@ pub use case::*;
 pub use operator::*;
 pub use row::*;
 pub use scalar::*;
+pub use view::View;
 
 /// Families in the order of the catalogue.
 const FAMILIES: &[&[&Operator]] = &[
