@@ -13,7 +13,8 @@ mod reference;
 use flagos_backend_api::{BlasDesc, BlasDiag, BlasOrder, BlasRoutine, BlasSide, BlasTrans, BlasUplo, DType, Error, Result, Tensor};
 use num_complex::Complex;
 
-use crate::{Array, Data, Numerics, OperandSpan, View};
+pub use crate::View;
+use crate::{Array, Data, Numerics, OperandSpan};
 pub use cases::{BlasCase, BlasInstance, cases};
 pub use reference::{Scalars, reference};
 

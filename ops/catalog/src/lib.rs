@@ -14,19 +14,26 @@ mod call;
 mod case;
 pub mod comparison;
 pub mod copy;
+pub mod create;
 mod double;
 pub mod dtypes;
 pub mod exponential;
 pub mod fft;
+pub mod index;
 pub mod matmul;
+pub mod norm;
 pub mod numerics;
 mod operator;
+pub mod philox;
+pub mod random;
 pub mod reduction;
 mod row;
 mod scalar;
+pub mod scan;
 pub mod select;
 pub mod shape;
 pub mod softmax;
+pub mod sort;
 pub mod sum;
 mod view;
 
@@ -53,6 +60,12 @@ const FAMILIES: &[&[&Operator]] = &[
     copy::OPERATORS,
     reduction::OPERATORS,
     softmax::OPERATORS,
+    norm::OPERATORS,
+    scan::OPERATORS,
+    index::OPERATORS,
+    create::OPERATORS,
+    random::OPERATORS,
+    sort::OPERATORS,
     matmul::OPERATORS,
 ];
 
