@@ -37,8 +37,8 @@ pub const SCALED_DOT_PRODUCT_ATTENTION: &Operator = &Operator {
     cases,
     reference,
     flops,
-    doc: "y[l] = Σ softmax(scale·q[l]·k[s] + mask[l, s] over s)·v[s], in each of the leading axes. Dot products, softmax and sums are accumulated in f32 or \
-          wider (f64 for f64); the weights may be rounded to T once.",
+    doc: "y[l] = Σ softmax(scale·q[l]·k[s] + mask[l, s] over s)·v[s], in each of the leading axes. Dot products, softmax and sums are accumulated in \
+          f32 or wider (f64 for f64); the weights may be rounded to T once.",
 };
 
 /// The family's operators.
@@ -199,7 +199,8 @@ fn reference(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
             for j in 0..s {
                 let entry = v[(problem * s + j) * ev + c];
                 sum.add_product(weights[j], entry);
-                // A logit's error of γ_E·size is a relative error of its weight and, averaged, of the total; sums over keys add γ_S; the weights may be rounded to T.
+                // A logit's error of γ_E·size is a relative error of its weight and, averaged, of the total; sums over keys add γ_S;
+                // the weights may be rounded to T.
                 let logit = (e + 8) as f64 * (sizes[j] + mean);
                 let rounding = unit_roundoff(t) / unit_roundoff(accumulator(t));
                 size += (weights[j] / total * entry).abs() * ((s + 8) as f64 + logit + 2.0 * rounding) / terms as f64;
@@ -218,7 +219,8 @@ mod tests {
 
     fn run(shapes: &[&[i64]], mask: Option<(Tensor, Array)>, data: [Vec<f64>; 3], attrs: &[(&str, AttrValue)]) -> Vec<f64> {
         let mut tensors: Vec<Tensor> = shapes.iter().map(|s| Tensor::contiguous(DType::F64, s)).collect();
-        let mut arrays: Vec<Array> = shapes.iter().zip(data).map(|(s, d)| Array::float(&s.iter().map(|n| *n as usize).collect::<Vec<_>>(), d)).collect();
+        let size = |s: &[i64]| s.iter().map(|n| *n as usize).collect::<Vec<_>>();
+        let mut arrays: Vec<Array> = shapes.iter().zip(data).map(|(s, d)| Array::float(&size(s), d)).collect();
         match mask {
             Some((t, a)) => (tensors.push(t), arrays.push(a)),
             None => ((), arrays.push(Array::absent())),
@@ -254,7 +256,8 @@ mod tests {
     #[test]
     fn misfits_are_named() {
         let t = |shape: &[i64]| Tensor::contiguous(DType::F32, shape);
-        let fail = |inputs: &[Tensor], attrs: &[(&str, AttrValue)]| Call::inferred(SCALED_DOT_PRODUCT_ATTENTION, inputs, DType::NONE, attrs).unwrap_err().message;
+        let op = SCALED_DOT_PRODUCT_ATTENTION;
+        let fail = |inputs: &[Tensor], attrs: &[(&str, AttrValue)]| Call::inferred(op, inputs, DType::NONE, attrs).unwrap_err().message;
         assert!(fail(&[t(&[2, 3, 4]), t(&[1, 3, 4]), t(&[2, 3, 4])], &[]).contains("equal leading axes"));
         let qkv = [t(&[3, 4]), t(&[5, 4]), t(&[5, 4])];
         assert!(fail(&[qkv[0], qkv[1], qkv[2], t(&[5, 3])], &[]).contains("does not broadcast to [3, 5]"));
