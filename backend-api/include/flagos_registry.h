@@ -171,6 +171,64 @@
 #define FLAGOS_OP_LOG_SOFTMAX UINT32_C(141) /* y[i] = x[i] - max x - ln Σ exp(x[j] - max x), along dim. */
 #define FLAGOS_OP_LOG_SOFTMAX_REVISION UINT32_C(1)
 
+/* norm */
+/* y = (x - mean)·rstd·weight + bias, with mean = Σx/n and rstd = 1/√(Σ(x - mean)²/n + eps) over the normalised axes.
+ * The variance is that of the differences: E[x²] - mean² is too inexact where the mean is large. */
+#define FLAGOS_OP_LAYER_NORM UINT32_C(150)
+#define FLAGOS_OP_LAYER_NORM_REVISION UINT32_C(1)
+#define FLAGOS_OP_RMS_NORM UINT32_C(151) /* y = x / √(Σx²/n + eps) · weight, over the normalised axes. */
+#define FLAGOS_OP_RMS_NORM_REVISION UINT32_C(1)
+
+/* scan */
+/* y[i] = Σ x[j] over j ≤ i along dim; over j < i if exclusive; over j ≥ i or j > i if reverse. Accumulated in f32
+ * for narrower floats, i64 for integers. Each sum adds up its own elements: the difference of two sums is too
+ * inexact for it. */
+#define FLAGOS_OP_CUMSUM UINT32_C(160)
+#define FLAGOS_OP_CUMSUM_REVISION UINT32_C(1)
+
+/* index */
+/* y[i, j, k] = x[i, index[i, j, k], k] for dim = 1, and likewise for other axes and ranks. */
+#define FLAGOS_OP_GATHER UINT32_C(170)
+#define FLAGOS_OP_GATHER_REVISION UINT32_C(1)
+/* y = x, then y[i, index[i, j, k], k] += src[i, j, k] for dim = 1, and likewise for other axes and ranks.
+ * Accumulated in f32 for narrower floats. */
+#define FLAGOS_OP_SCATTER_ADD UINT32_C(171)
+#define FLAGOS_OP_SCATTER_ADD_REVISION UINT32_C(1)
+/* y[i, j, k] = x[i, index[j], k] for dim = 1, and likewise for other axes and ranks. */
+#define FLAGOS_OP_INDEX_SELECT UINT32_C(172)
+#define FLAGOS_OP_INDEX_SELECT_REVISION UINT32_C(1)
+#define FLAGOS_OP_EMBEDDING UINT32_C(173) /* y[i, …] = weight[index[i, …]], row by row. */
+#define FLAGOS_OP_EMBEDDING_REVISION UINT32_C(1)
+
+/* create */
+/* y[i] = start + i·step for i in 0..n, n = ⌈(end - start)/step⌉, computed in f64 or exactly if all three are
+ * integers. Elements are computed in f32 for narrower floats, f64 for f64, and not by repeated addition; integers
+ * below 2^24 (f64: 2^53) are exact, but for one rounding to a narrower type. */
+#define FLAGOS_OP_ARANGE UINT32_C(180)
+#define FLAGOS_OP_ARANGE_REVISION UINT32_C(1)
+#define FLAGOS_OP_FILL UINT32_C(181) /* y = value everywhere. */
+#define FLAGOS_OP_FILL_REVISION UINT32_C(1)
+
+/* random */
+/* y[i] = low + (high - low)·u[i], u[i] uniform in [0, 1) by Philox 4x32-10 as catalogue module philox maps it, i the
+ * row-major index. Low and high - low are computed in f64 and rounded once to f32 (to f64 for f64); product and sum
+ * may be fused. Exact for low = 0 and high - low a power of two, but for one rounding to a narrower type. */
+#define FLAGOS_OP_UNIFORM UINT32_C(190)
+#define FLAGOS_OP_UNIFORM_REVISION UINT32_C(1)
+/* y[i] = mean + std·z[i], z[i] normal by Box and Muller's transform of Philox 4x32-10 as catalogue module philox
+ * maps it, i the row-major index. Computed in f32 for narrower floats. Words are equal everywhere; ln, sin and cos
+ * may differ in their last bits. */
+#define FLAGOS_OP_NORMAL UINT32_C(191)
+#define FLAGOS_OP_NORMAL_REVISION UINT32_C(1)
+
+/* sort */
+/* Elements in order along dim, and the indices they came from: values[i] = x[indices[i]]. */
+#define FLAGOS_OP_SORT UINT32_C(200)
+#define FLAGOS_OP_SORT_REVISION UINT32_C(1)
+/* The first k elements of a stable sort along dim, descending if largest, and the indices they came from. */
+#define FLAGOS_OP_TOPK UINT32_C(201)
+#define FLAGOS_OP_TOPK_REVISION UINT32_C(1)
+
 /* matmul */
 /* y[m, n] = Σ a[m, k]·b[k, n] over k, accumulated in f32 or wider for floats up to f32, f64 for f64. */
 #define FLAGOS_OP_MM UINT32_C(210)

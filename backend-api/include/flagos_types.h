@@ -515,13 +515,19 @@ static inline flagos_tensor_t flagos_tensor(flagos_dtype_t dtype, uint32_t rank,
     return t;
 }
 
-/* Number of elements. */
+/* Number of elements; INT64_MAX where it would be greater. */
 static inline int64_t flagos_tensor_elems(const flagos_tensor_t *t)
 {
     int64_t n = 1;
     uint32_t d;
     for (d = 0; d < t->rank && d < FLAGOS_MAX_RANK; d++)
+        if (t->shape[d] == 0)
+            return 0;
+    for (d = 0; d < t->rank && d < FLAGOS_MAX_RANK; d++) {
+        if (t->shape[d] > INT64_MAX / n)
+            return INT64_MAX;
         n *= t->shape[d];
+    }
     return n;
 }
 

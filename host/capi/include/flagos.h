@@ -20,215 +20,273 @@ extern "C" {
 
 /* ---- Handles ---------------------------------------------------------------------------------------------------- */
 typedef struct flagos_context flagos_context_t;
+struct DLManagedTensorVersioned; /* of dlpack.h */
+
+/* Flags. */
+/* Bit of `flags`: only implementations that give equal bits on every run. */
+#define FLAGOS_PLAN_DETERMINISTIC UINT32_C(0x1)
 
 /* ---- Status ----------------------------------------------------------------------------------------------------- */
 
-/* The status's code, a `flagos_code_t`. NULL is FLAGOS_OK. */
-/* [FREE] */
+/* [FREE] The status's code, a `flagos_code_t`. NULL is FLAGOS_OK. */
 flagos_status_t *flagos_status_code(const flagos_status_t *status, uint32_t *out_code);
 
-/* The status as one line of text: code, message, native code, operand. Free it with flagos_text_free. */
-/* [FREE] */
+/* [FREE] The status as one line of text: code, message, native code, operand. Free it with flagos_text_free. */
 flagos_status_t *flagos_status_text(const flagos_status_t *status, char **out_text);
 
-/* Releases a status; NULL is allowed. */
-/* [FREE] */
+/* [FREE] Releases a status; NULL is allowed. */
 flagos_status_t *flagos_status_release(flagos_status_t *status);
 
-/* Frees text this library gave out; NULL is allowed. */
-/* [FREE] */
+/* [FREE] Frees text this library gave out; NULL is allowed. */
 flagos_status_t *flagos_text_free(char *text);
 
 /* ---- Context, discovery, devices -------------------------------------------------------------------------------- */
 
-/* Version of this interface: major << 16 | minor. The major is that of the soname. */
-/* [FREE] */
+/* [FREE] Version of this interface: major << 16 | minor. The major is that of the soname. */
 flagos_status_t *flagos_version(uint32_t *out_version);
 
-/* Discovers, judges and loads backends as the environment says (`flagos env` lists the variables), once. A backend
- * that is refused never fails the context: see flagos_context_report. */
-/* [FREE] */
+/* [FREE] Discovers, judges and loads backends as the environment says (`flagos env` lists the variables), once. A
+ * backend that is refused never fails the context: see flagos_context_report. */
 flagos_status_t *flagos_context_create(flagos_context_t **out_context);
 
-/* Releases a context; objects made from it live on until they are released themselves. NULL is allowed. */
-/* [FREE] */
+/* [FREE] Releases a context; objects made from it live on until they are released themselves. NULL is allowed. */
 flagos_status_t *flagos_context_release(flagos_context_t *context);
 
-/* Every candidate backend, taken or refused, with reasons and timings, as JSON. Free it with flagos_text_free. */
-/* [FREE] */
+/* [FREE] Every candidate backend, taken or refused, with reasons and timings, as JSON. Free it with
+ * flagos_text_free. */
 flagos_status_t *flagos_context_report(flagos_context_t *context, char **out_json);
 
-/* Every device that was probed, as a JSON array; the first call probes. Free it with flagos_text_free. */
-/* [FREE] */
+/* [FREE] Every device that was probed, as a JSON array; the first call probes. Free it with flagos_text_free. */
 flagos_status_t *flagos_context_devices(flagos_context_t *context, char **out_json);
 
-/* Number of devices that were probed; the first call probes. */
-/* [FREE] */
+/* [FREE] Number of devices that were probed; the first call probes. */
 flagos_status_t *flagos_device_count(flagos_context_t *context, uint32_t *out_count);
 
-/* Name (`backend:ordinal`) of device `index`. Free it with flagos_text_free. */
-/* [FREE] */
+/* [FREE] Name (`backend:ordinal`) of device `index`. Free it with flagos_text_free. */
 flagos_status_t *flagos_device_name_at(flagos_context_t *context, uint32_t index, char **out_name);
 
-/* Merges policy text (TOML, as in a policy file) into the context's policy. Choices made before are made anew. */
-/* [FREE] */
+/* [FREE] Merges policy text (TOML, as in a policy file) into the context's policy. Choices made before are made
+ * anew. */
 flagos_status_t *flagos_context_set_policy(flagos_context_t *context, const char *toml);
 
-/* Takes implementations out of use at once, also while work runs: a glob of `backend/operator`. */
-/* [FREE] */
+/* [FREE] Takes implementations out of use at once, also while work runs: a glob of `backend/operator`. */
 flagos_status_t *flagos_context_revoke(flagos_context_t *context, const char *pattern);
 
-/* Counters of fallbacks, copies, launches and plans as JSON. Free it with flagos_text_free. */
-/* [FREE] */
+/* [FREE] Counters of fallbacks, copies, launches and plans as JSON. Free it with flagos_text_free. */
 flagos_status_t *flagos_context_statistics(flagos_context_t *context, char **out_json);
 
-/* Opens a device: `backend:ordinal`, `backend` for its best, "" or NULL for the best of all. */
-/* [FREE] */
+/* [FREE] Opens a device: `backend:ordinal`, `backend` for its best, "" or NULL for the best of all. */
 flagos_status_t *flagos_device_open(flagos_context_t *context, const char *name, flagos_device_t **out_device);
 
-/* Releases a device handle; the device closes when nothing made from it is left. NULL is allowed. */
-/* [FREE] */
+/* [FREE] Releases a device handle; the device closes when nothing made from it is left. NULL is allowed. */
 flagos_status_t *flagos_device_release(flagos_device_t *device);
 
-/* Properties of a device as JSON. Free it with flagos_text_free. */
-/* [FREE] */
+/* [FREE] Properties of a device as JSON. Free it with flagos_text_free. */
 flagos_status_t *flagos_device_info(flagos_device_t *device, char **out_json);
 
-/* Memory statistics of a device as JSON. Free it with flagos_text_free. */
-/* [FREE] */
+/* [FREE] Memory statistics of a device as JSON. Free it with flagos_text_free. */
 flagos_status_t *flagos_device_memory(flagos_device_t *device, char **out_json);
 
-/* Waits for all work of a device; returns the first late error. */
-/* [FREE] */
+/* [FREE] Waits for all work of a device; returns the first late error. */
 flagos_status_t *flagos_device_sync(flagos_device_t *device);
 
-/* Gives memory the pool keeps back to the backend. */
-/* [FREE] */
+/* [FREE] Gives memory the pool keeps back to the backend. */
 flagos_status_t *flagos_device_trim(flagos_device_t *device);
 
-/* Latest launches of the process, from the always-on trace, as a JSON array of [operator, device, implementation]. */
-/* [FREE] */
+/* [FREE] Latest launches of the process, from the always-on trace, as a JSON array of [operator, device,
+ * implementation]. */
 flagos_status_t *flagos_trace_recent(char **out_json);
 
 /* ---- Buffers ---------------------------------------------------------------------------------------------------- */
 
-/* Allocates device memory of `bytes` (at least 1); contents are undefined. `memory_kind` is a
+/* [FREE] Allocates device memory of `bytes` (at least 1); contents are undefined. `memory_kind` is a
  * `flagos_memory_kind_t`, 0 for FLAGOS_MEMORY_DEVICE. */
-/* [FREE] */
 flagos_status_t *flagos_buffer_alloc(flagos_device_t *device, uint64_t bytes, uint32_t memory_kind,
                                      flagos_buffer_t **out_buffer);
 
-/* Releases a buffer. The memory is reused only after enqueued work that uses it is over. NULL is allowed. */
-/* [FREE] */
+/* [FREE] Releases a buffer. The memory is reused only after enqueued work that uses it is over. NULL is allowed. */
 flagos_status_t *flagos_buffer_release(flagos_buffer_t *buffer);
 
-/* Another handle of the same memory. */
-/* [FREE] */
+/* [FREE] Another handle of the same memory. */
 flagos_status_t *flagos_buffer_retain(flagos_buffer_t *buffer, flagos_buffer_t **out_buffer);
 
-/* Length in bytes. */
-/* [FREE] */
+/* [FREE] Length in bytes. */
 flagos_status_t *flagos_buffer_bytes(flagos_buffer_t *buffer, uint64_t *out_bytes);
 
-/* Address of the first byte as the device sees it; FLAGOS_UNIMPLEMENTED where memory has none. */
-/* [FREE] */
+/* [FREE] Address of the first byte as the device sees it; FLAGOS_UNIMPLEMENTED where memory has none. */
 flagos_status_t *flagos_buffer_device_ptr(flagos_buffer_t *buffer, uint64_t *out_address);
 
-/* Host address of host-visible memory, valid while the buffer lives; touch it only while no stream works on the
- * buffer. */
-/* [FREE] */
+/* [FREE] Host address of host-visible memory, valid while the buffer lives; touch it only while no stream works on
+ * the buffer. */
 flagos_status_t *flagos_buffer_map(flagos_buffer_t *buffer, void **out_address);
 
-/* Ends flagos_buffer_map. */
-/* [FREE] */
+/* [FREE] Ends flagos_buffer_map. */
 flagos_status_t *flagos_buffer_unmap(flagos_buffer_t *buffer);
 
-/* Wraps foreign memory (a pointer, a file descriptor, the vendor's object), which outlives the buffer and all its
- * uses. */
-/* [FREE] */
+/* [FREE] Wraps foreign memory (a pointer, a file descriptor, the vendor's object), which outlives the buffer and all
+ * its uses. */
 flagos_status_t *flagos_buffer_import(flagos_device_t *device, const flagos_memory_export_t *memory,
                                       flagos_buffer_t **out_buffer);
 
-/* The buffer in which a byte offset is an address: names any pointer of the device without an import. */
-/* [FREE] */
+/* [FREE] The buffer in which a byte offset is an address: names any pointer of the device without an import. */
 flagos_status_t *flagos_buffer_address_space(flagos_device_t *device, flagos_buffer_t **out_buffer);
 
 /* ---- Streams and copies ----------------------------------------------------------------------------------------- */
 
-/* Creates a stream. `native` wraps a queue of the vendor's (`cudaStream_t`, …) that outlives the stream; 0 makes a
- * new one. */
-/* [FREE] */
+/* [FREE] Creates a stream. `native` wraps a queue of the vendor's (`cudaStream_t`, …) that outlives the stream; 0
+ * makes a new one. */
 flagos_status_t *flagos_stream_create(flagos_device_t *device, int32_t priority, uint64_t native,
                                       flagos_stream_t **out_stream);
 
-/* Releases a stream after its work is done. NULL is allowed. */
-/* [FREE] */
+/* [FREE] Releases a stream after its work is done. NULL is allowed. */
 flagos_status_t *flagos_stream_release(flagos_stream_t *stream);
 
-/* Waits until the stream is idle; returns the first late error of its work. */
-/* [STREAM] */
+/* [STREAM] Waits until the stream is idle; returns the first late error of its work. */
 flagos_status_t *flagos_stream_sync(flagos_stream_t *stream);
 
-/* Whether the stream is idle (0 or 1). */
-/* [STREAM] */
+/* [STREAM] Whether the stream is idle (0 or 1). */
 flagos_status_t *flagos_stream_query(flagos_stream_t *stream, uint32_t *out_idle);
 
-/* The vendor's queue; FLAGOS_UNIMPLEMENTED where there is none. */
-/* [FREE] */
+/* [FREE] The vendor's queue; FLAGOS_UNIMPLEMENTED where there is none. */
 flagos_status_t *flagos_stream_native(flagos_stream_t *stream, uint64_t *out_native);
 
-/* Enqueues a copy from host memory, which stays unchanged until the stream passed it. */
-/* [STREAM] */
+/* [STREAM] Enqueues a copy from host memory, which stays unchanged until the stream passed it. */
 flagos_status_t *flagos_write(flagos_stream_t *stream, flagos_buffer_t *dst, uint64_t dst_offset_bytes, const void *src,
                               uint64_t bytes);
 
-/* Enqueues a copy to host memory, which nobody touches until the stream passed it. */
-/* [STREAM] */
+/* [STREAM] Enqueues a copy to host memory, which nobody touches until the stream passed it. */
 flagos_status_t *flagos_read(flagos_stream_t *stream, flagos_buffer_t *src, uint64_t src_offset_bytes, void *dst,
                              uint64_t bytes);
 
-/* Copies between any two buffers, ordered after the work of both streams: enqueued on `to` within a device or
- * between devices that reach each other, otherwise done through host memory when this returns, and counted. */
-/* [STREAM] */
+/* [STREAM] Copies between any two buffers, ordered after the work of both streams: enqueued on `to` within a device
+ * or between devices that reach each other, otherwise done through host memory when this returns, and counted. */
 flagos_status_t *flagos_copy(flagos_stream_t *to, flagos_buffer_t *dst, uint64_t dst_offset_bytes,
                              flagos_stream_t *from, flagos_buffer_t *src, uint64_t src_offset_bytes, uint64_t bytes);
 
-/* Enqueues a fill with a repeated pattern of 1, 2, 4, 8 or 16 bytes, read before return; `bytes` is a multiple of
- * it. */
-/* [STREAM] */
+/* [STREAM] Enqueues a fill with a repeated pattern of 1, 2, 4, 8 or 16 bytes, read before return; `bytes` is a
+ * multiple of it. */
 flagos_status_t *flagos_fill(flagos_stream_t *stream, flagos_buffer_t *dst, uint64_t dst_offset_bytes,
                              const void *pattern, uint32_t pattern_bytes, uint64_t bytes);
 
 /* ---- Events ----------------------------------------------------------------------------------------------------- */
 
-/* Creates a timeline at value 0. */
-/* [FREE] */
+/* [FREE] Creates a timeline at value 0. */
 flagos_status_t *flagos_event_create(flagos_device_t *device, flagos_event_t **out_event);
 
-/* Releases an event no stream waits for. NULL is allowed. */
-/* [FREE] */
+/* [FREE] Releases an event no stream waits for. NULL is allowed. */
 flagos_status_t *flagos_event_release(flagos_event_t *event);
 
-/* Enqueues: when the stream gets here, the timeline rises to `value`, which is above every value signalled before. */
-/* [STREAM] */
+/* [STREAM] Enqueues: when the stream gets here, the timeline rises to `value`, which is above every value signalled
+ * before. */
 flagos_status_t *flagos_stream_signal(flagos_stream_t *stream, flagos_event_t *event, uint64_t value);
 
-/* Enqueues: later work of the stream waits until the timeline reaches `value`. Between backends the host waits
- * before this returns. */
-/* [STREAM] */
+/* [STREAM] Enqueues: later work of the stream waits until the timeline reaches `value`. Between backends the host
+ * waits before this returns. */
 flagos_status_t *flagos_stream_wait(flagos_stream_t *stream, flagos_event_t *event, uint64_t value);
 
-/* The value reached, without waiting; late errors of the work before it come here. */
-/* [FREE] */
+/* [FREE] The value reached, without waiting; late errors of the work before it come here. */
 flagos_status_t *flagos_event_query(flagos_event_t *event, uint64_t *out_value);
 
-/* Waits on the host until `value` is reached; FLAGOS_DEADLINE_EXCEEDED after `timeout_ns` (all ones: for ever). */
-/* [FREE] */
+/* [FREE] Waits on the host until `value` is reached; FLAGOS_DEADLINE_EXCEEDED after `timeout_ns` (all ones: for
+ * ever). */
 flagos_status_t *flagos_event_sync(flagos_event_t *event, uint64_t value, uint64_t timeout_ns);
 
-/* Device time between two signalled values in nanoseconds; FLAGOS_UNIMPLEMENTED without a device clock. */
-/* [FREE] */
+/* [FREE] Device time between two signalled values in nanoseconds; FLAGOS_UNIMPLEMENTED without a device clock. */
 flagos_status_t *flagos_event_elapsed(flagos_event_t *event, uint64_t from_value, uint64_t to_value, uint64_t *out_ns);
+
+/* ---- Calls: query, infer, execute, explain ---------------------------------------------------------------------- */
+
+/* [FREE] Registry id of an operator by its name or an ATen overload's; FLAGOS_NOT_FOUND with near names otherwise. */
+flagos_status_t *flagos_op_find(const char *name, uint32_t *out_id);
+
+/* [FREE] Definition of an operator (signature, types, attributes, numerics) as JSON. Free it with flagos_text_free. */
+flagos_status_t *flagos_op_describe(uint32_t id, char **out_json);
+
+/* [FREE] Types and shapes of the outputs, before anything is allocated: fills at most `capacity` tensors, contiguous
+ * and without memory; `*out_count` is how many there are. The outputs of `op` may be absent (n_out 0); where the
+ * caller chooses a type (cast, arange) it is taken from them, else it is FLAGOS_DTYPE_NONE. */
+flagos_status_t *flagos_op_infer(const flagos_op_t *op, flagos_tensor_t *outputs, uint32_t capacity,
+                                 uint32_t *out_count);
+
+/* [FREE] Whether the device's own backend offers a call; `level` 0: whether, 1: also workspace and properties, 2:
+ * also cost. */
+flagos_status_t *flagos_op_query(flagos_device_t *device, const flagos_op_t *op, uint32_t level,
+                                 flagos_support_t *out_support);
+
+/* [STREAM] Runs a call: planned once for its types, shapes, strides and attributes, then found again by its key.
+ * Inputs and outputs name their memory in `buffer` (a flagos_buffer_t) and `byte_offset`. Returns when enqueued. */
+flagos_status_t *flagos_op_execute(flagos_stream_t *stream, const flagos_op_t *op);
+
+/* [FREE] Who would run a call on a device and why: every candidate with score and reason, as JSON. Free it with
+ * flagos_text_free. */
+flagos_status_t *flagos_op_explain(flagos_device_t *device, const flagos_op_t *op, char **out_json);
+
+/* [FREE] Whether the device's own backend offers a BLAS call; levels as for operators. */
+flagos_status_t *flagos_blas_query(flagos_device_t *device, const flagos_blas_desc_t *desc, uint32_t level,
+                                   flagos_support_t *out_support);
+
+/* [STREAM] Runs a BLAS call. `bindings`: one per operand of the routine, `buffer` being a flagos_buffer_t; `alpha`
+ * and `beta` are host addresses of values in the compute type, read before return; NULL: 1 and 0 (beta 0 leaves the
+ * output unread). */
+flagos_status_t *flagos_blas_execute(flagos_stream_t *stream, const flagos_blas_desc_t *desc,
+                                     const flagos_binding_t *bindings, uint32_t n_bindings, const void *alpha,
+                                     const void *beta);
+
+/* [FREE] Who would run a BLAS call and why, as JSON. Free it with flagos_text_free. */
+flagos_status_t *flagos_blas_explain(flagos_device_t *device, const flagos_blas_desc_t *desc, char **out_json);
+
+/* [FREE] Whether the device's own backend offers a transform; levels as for operators. */
+flagos_status_t *flagos_fft_query(flagos_device_t *device, const flagos_fft_desc_t *desc, uint32_t level,
+                                  flagos_support_t *out_support);
+
+/* [STREAM] Runs a transform from `input` to `output`; equal bindings mean in place. */
+flagos_status_t *flagos_fft_execute(flagos_stream_t *stream, const flagos_fft_desc_t *desc,
+                                    const flagos_binding_t *input, const flagos_binding_t *output);
+
+/* [FREE] Who would run a transform and why, as JSON. Free it with flagos_text_free. */
+flagos_status_t *flagos_fft_explain(flagos_device_t *device, const flagos_fft_desc_t *desc, char **out_json);
+
+/* ---- Plans ------------------------------------------------------------------------------------------------------ */
+
+/* [FREE] Prepares an operator call; may compile and allocate. `flags`: 0, or FLAGOS_PLAN_DETERMINISTIC (1). */
+flagos_status_t *flagos_op_plan(flagos_device_t *device, const flagos_op_t *op, uint32_t flags,
+                                flagos_plan_t **out_plan);
+
+/* [FREE] Prepares a BLAS call. */
+flagos_status_t *flagos_blas_plan(flagos_device_t *device, const flagos_blas_desc_t *desc, uint32_t flags,
+                                  flagos_plan_t **out_plan);
+
+/* [FREE] Prepares a transform. */
+flagos_status_t *flagos_fft_plan(flagos_device_t *device, const flagos_fft_desc_t *desc, uint32_t flags,
+                                 flagos_plan_t **out_plan);
+
+/* [FREE] Releases a plan; its launches in flight finish. NULL is allowed. */
+flagos_status_t *flagos_plan_release(flagos_plan_t *plan);
+
+/* [FREE] Operator, implementation, workspace, properties and the choice's candidates as JSON. Free it with
+ * flagos_text_free. */
+flagos_status_t *flagos_plan_explain(flagos_plan_t *plan, char **out_json);
+
+/* [STREAM] Enqueues a plan: `bindings` are the inputs in order, then the outputs, `buffer` being a flagos_buffer_t.
+ * `alpha` and `beta` as for flagos_blas_execute; NULL for operators and transforms. Several threads may launch one
+ * plan on several streams. */
+flagos_status_t *flagos_plan_launch(flagos_plan_t *plan, flagos_stream_t *stream, const flagos_binding_t *bindings,
+                                    uint32_t n_bindings, const void *alpha, const void *beta);
+
+/* ---- DLPack ----------------------------------------------------------------------------------------------------- */
+
+/* [FREE] Takes over a DLPack tensor (`DLManagedTensorVersioned *`) whose memory the device reaches: for processor
+ * memory (kDLCPU) a device with host-visible memory, else the device the producer's memory lies on. On success
+ * `*out_tensor` describes it (its `buffer` is `*out_buffer`) and the producer's deleter is called when the buffer's
+ * last use is over; on an error the tensor stays the caller's. */
+flagos_status_t *flagos_dlpack_import(flagos_device_t *device, struct DLManagedTensorVersioned *managed,
+                                      flagos_buffer_t **out_buffer, flagos_tensor_t *out_tensor);
+
+/* [FREE] Makes a DLPack tensor (`DLManagedTensorVersioned *`) of a tensor's memory, which lives until the consumer
+ * calls its deleter. `dl_device_type` and `dl_device_id` are DLPack's name of the device; 0: kDLCPU where the memory
+ * is the host's. */
+flagos_status_t *flagos_dlpack_export(const flagos_tensor_t *tensor, int32_t dl_device_type, int32_t dl_device_id,
+                                      struct DLManagedTensorVersioned **out_managed);
 
 #ifdef __cplusplus
 }

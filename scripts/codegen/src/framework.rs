@@ -56,7 +56,12 @@ pub fn header(library: &Library) -> String {
 
 fn function(f: &Function, names: &Names) -> String {
     f.args.iter().for_each(|(_, ty)| check_shared(f, ty));
-    format!("\n{}/* {} */\n{};\n", block(&f.doc, 0), emit::thread(f.thread), prototype("flagos_status_t *", &f.name, &arguments(f, names)))
+    let mut doc = f.doc.clone();
+    match doc.first_mut() {
+        Some(first) => *first = format!("{} {}", emit::thread(f.thread), first.trim()),
+        None => panic!("{} has no documentation", f.name),
+    }
+    format!("\n{}{};\n", block(&doc, 0), prototype("flagos_status_t *", &f.name, &arguments(f, names)))
 }
 
 /// C declarations of a function's arguments.

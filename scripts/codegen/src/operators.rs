@@ -16,8 +16,11 @@ const PREFACE: &[&str] = &[
     "",
     "Tensors are descriptors over the host's buffers. Outputs are the caller's: their type, shape and strides are filled in before",
     "(flagos_op_infer tells them). An optional input may be NULL. Returns NULL on success, else a status the caller releases.",
-    "A function enqueues and returns; errors of the work itself come with the stream.",
+    "A function enqueues and returns; errors of the work itself come with the stream. Numbers go as double; where an integer beyond 2^53",
+    "matters, give flagos_op_run an integer attribute.",
 ];
+
+const INLINE: &str = "static inline flagos_status_t *";
 
 /// The header's text. `execute` is the generic function, `taken` the names of all functions of flagos.h.
 ///
@@ -26,10 +29,45 @@ const PREFACE: &[&str] = &[
 pub fn header(execute: &Function, taken: &BTreeSet<&str>) -> String {
     let mut out = emit::open("flagos_ops.h", PREFACE, &["\"flagos.h\""]);
     out.push_str(emit::EXTERN_OPEN);
+    out.push_str(&common(execute));
     operators().iter().for_each(|o| out.push_str(&function(o, execute, taken)));
     out.push_str(emit::EXTERN_CLOSE);
     out.push_str("\n#endif\n");
     out
+}
+
+fn is_op(ty: &str) -> bool {
+    ty.replace(' ', "").trim_start_matches("*const").rsplit("::").next() == Some("Op")
+}
+
+/// Declarations of what `execute` takes besides the descriptor, and their names.
+fn leading(execute: &Function) -> (Vec<String>, Vec<&str>) {
+    assert!(
+        execute.args.iter().filter(|(_, ty)| is_op(ty)).count() == 1,
+        "flagos_op_execute must take one '*const Op'; the typed functions pass its other arguments on"
+    );
+    let names = Names::contract();
+    let others = || execute.args.iter().filter(|(_, ty)| !is_op(ty));
+    (others().map(|(n, ty)| names.declare(ty, n, "flagos_op_execute")).collect(), others().map(|(n, _)| n.as_str()).collect())
+}
+
+/// The function that fills a descriptor, used by all others.
+fn common(execute: &Function) -> String {
+    let (mut args, _) = leading(execute);
+    args.extend(
+        ["uint32_t id", "uint32_t revision", "const flagos_tensor_t *inputs", "uint32_t n_in", "const flagos_tensor_t *outputs", "uint32_t n_out",
+            "const flagos_attr_t *attrs", "uint32_t n_attr"]
+        .map(str::to_owned),
+    );
+    let passed: Vec<&str> = execute.args.iter().map(|(n, ty)| if is_op(ty) { "&op" } else { n.as_str() }).collect();
+    format!(
+        "\n/* Runs an operator given by its parts; attributes sorted by key. */\n{}\n{{\n    flagos_op_t op;\n    memset(&op, 0, sizeof op);\n    \
+         op.size = (uint32_t)sizeof op;\n    op.id = id;\n    op.revision = revision;\n    op.n_in = (uint16_t)n_in;\n    \
+         op.n_out = (uint16_t)n_out;\n    op.n_attr = n_attr;\n    op.inputs = inputs;\n    op.outputs = outputs;\n    op.attrs = attrs;\n    \
+         return flagos_op_execute({});\n}}\n",
+        prototype(INLINE, "flagos_op_run", &args),
+        passed.join(", ")
+    )
 }
 
 /// `flagos_softmax`; `flagos_tensor_copy` where flagos.h has a function of the plain name.
@@ -39,53 +77,38 @@ fn name_of(o: &Operator, taken: &BTreeSet<&str>) -> String {
 }
 
 fn function(o: &Operator, execute: &Function, taken: &BTreeSet<&str>) -> String {
-    let names = Names::contract();
-    let is_op = |ty: &str| ty.replace(' ', "").trim_start_matches("*const").rsplit("::").next() == Some("Op");
-    assert!(
-        execute.args.iter().filter(|(_, ty)| is_op(ty)).count() == 1,
-        "flagos_op_execute must take one '*const Op', and the typed functions pass its other arguments on"
-    );
-    let mut args: Vec<String> = execute.args.iter().filter(|(_, ty)| !is_op(ty)).map(|(n, ty)| names.declare(ty, n, "flagos_op_execute")).collect();
-    let passed: Vec<&str> = execute.args.iter().map(|(n, ty)| if is_op(ty) { "&op_" } else { n.as_str() }).collect();
+    let (mut args, passed) = leading(execute);
     args.extend(o.inputs.iter().flat_map(operand_arguments));
     args.extend(o.attributes.iter().map(attribute_argument));
-    args.extend(o.outputs.iter().map(|t| format!("const flagos_tensor_t *{}", t.name)));
+    args.extend(o.outputs.iter().flat_map(operand_arguments));
 
-    let mut out = format!("\n{}static inline {}\n{{\n", block(&doc(o), 0), prototype("flagos_status_t *", &name_of(o, taken), &args));
-    let (inputs, n_inputs) = inputs(o, &mut out);
-    writeln!(out, "    const flagos_tensor_t out_[{}] = {{{}}};", o.outputs.len(), list(o.outputs.iter().map(|t| format!("*{}", t.name)))).unwrap();
+    let mut out = format!("\n{}{}\n{{\n", block(&doc(o), 0), prototype(INLINE, &name_of(o, taken), &args));
+    let (inputs, n_inputs) = tensors(o, o.inputs, "in_", &mut out);
+    let (outputs, n_outputs) = tensors(o, o.outputs, "out_", &mut out);
     let mut attributes: Vec<&Attribute> = o.attributes.iter().collect();
     attributes.sort_by_key(|a| key_of(a.name));
+    let attrs = if attributes.is_empty() { "NULL" } else { "attrs_" };
     if !attributes.is_empty() {
         writeln!(out, "    const flagos_attr_t attrs_[{}] = {{", attributes.len()).unwrap();
         attributes.iter().for_each(|a| writeln!(out, "        {},", attribute_value(a)).unwrap());
         out.push_str("    };\n");
     }
-    let upper = o.name.to_uppercase();
-    let attrs = if attributes.is_empty() { "NULL" } else { "attrs_" };
-    write!(
-        out,
-        "    flagos_op_t op_;\n    memset(&op_, 0, sizeof op_);\n    op_.size = (uint32_t)sizeof op_;\n    op_.id = FLAGOS_OP_{upper};\n    \
-         op_.revision = FLAGOS_OP_{upper}_REVISION;\n    op_.n_in = {n_inputs};\n    op_.n_out = {};\n    op_.n_attr = {};\n    op_.inputs = {inputs};\n    \
-         op_.outputs = out_;\n    op_.attrs = {attrs};\n    return flagos_op_execute({});\n}}\n",
-        o.outputs.len(),
-        attributes.len(),
-        passed.join(", ")
-    )
-    .unwrap();
+    let (upper, lead) = (o.name.to_uppercase(), passed.join(", "));
+    let ids = format!("FLAGOS_OP_{upper}, FLAGOS_OP_{upper}_REVISION");
+    writeln!(out, "    return flagos_op_run({lead}, {ids}, {inputs}, {n_inputs}, {outputs}, {n_outputs}, {attrs}, {});\n}}", attributes.len()).unwrap();
     out
 }
 
-/// Declares the array of inputs where one is needed; gives the expressions of the array and of its length.
-fn inputs(o: &Operator, out: &mut String) -> (String, String) {
-    match o.inputs {
+/// Declares the array of operands where one is needed; gives the expressions of the array and of its length.
+fn tensors(o: &Operator, operands: &[Operand], array: &str, out: &mut String) -> (String, String) {
+    match operands {
         [] => ("NULL".into(), "0".into()),
-        [many] if many.many => (many.name.into(), format!("(uint16_t)n_{}", many.name)),
+        [many] if many.many => (many.name.into(), format!("n_{}", many.name)),
         fixed => {
-            assert!(!fixed.iter().any(|t| t.many), "{}: an operand that takes many tensors must be the only input of a typed function", o.name);
+            assert!(!fixed.iter().any(|t| t.many), "{}: an operand that takes many tensors must be the only one of a typed function", o.name);
             let one = |t: &Operand| if t.optional { format!("{0} ? *{0} : flagos_tensor_none()", t.name) } else { format!("*{}", t.name) };
-            writeln!(out, "    const flagos_tensor_t in_[{}] = {{{}}};", fixed.len(), list(fixed.iter().map(one))).unwrap();
-            ("in_".into(), fixed.len().to_string())
+            writeln!(out, "    const flagos_tensor_t {array}[{}] = {{{}}};", fixed.len(), list(fixed.iter().map(one))).unwrap();
+            (array.into(), fixed.len().to_string())
         }
     }
 }
@@ -172,7 +195,7 @@ mod tests {
             "flagos_status_t *flagos_softmax(flagos_stream_t *stream, const flagos_tensor_t *x, int64_t dim, \
              const flagos_tensor_t *y)"
         );
-        assert!(text.contains("return flagos_op_execute(stream, &op_);"), "{text}");
+        assert!(text.contains("return flagos_op_run(stream, FLAGOS_OP_SOFTMAX, FLAGOS_OP_SOFTMAX_REVISION, in_, 1, out_, 1, attrs_, 1);"), "{text}");
     }
 
     #[test]
