@@ -15,6 +15,7 @@ pub mod comparison;
 pub mod copy;
 pub mod dtypes;
 pub mod exponential;
+pub mod matmul;
 pub mod numerics;
 mod operator;
 pub mod reduction;
@@ -47,6 +48,7 @@ const FAMILIES: &[&[&Operator]] = &[
     copy::OPERATORS,
     reduction::OPERATORS,
     softmax::OPERATORS,
+    matmul::OPERATORS,
 ];
 
 struct Registry {
