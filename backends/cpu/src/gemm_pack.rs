@@ -55,6 +55,8 @@ pub trait Operand: Copy + Send + Sync + 'static {
     fn times(a: Self::Sum, b: Self::Sum) -> Self::Sum;
     /// a + b.
     fn plus(a: Self::Sum, b: Self::Sum) -> Self::Sum;
+    /// a / b; integers truncate, and give 0 for b = 0.
+    fn over(a: Self::Sum, b: Self::Sum) -> Self::Sum;
     /// As a sum.
     fn read(self) -> Self::Sum;
     /// Rounded once.
@@ -62,7 +64,7 @@ pub trait Operand: Copy + Send + Sync + 'static {
 }
 
 macro_rules! operands {
-    ($($t:ident $part:ident $domain:ident, $factor:expr, $read:expr, $write:expr, $add:expr, $mul:expr;)*) => { $(
+    ($($t:ident $part:ident $domain:ident, $factor:expr, $read:expr, $write:expr, $add:expr, $mul:expr, $div:expr;)*) => { $(
         impl Operand for $t {
             type Part = $part;
             type Sum = $part;
@@ -94,6 +96,10 @@ macro_rules! operands {
                 $add(a, b)
             }
             #[inline(always)]
+            fn over(a: $part, b: $part) -> $part {
+                $div(a, b)
+            }
+            #[inline(always)]
             fn read(self) -> $part {
                 $read(self)
             }
@@ -105,15 +111,15 @@ macro_rules! operands {
     )* };
 }
 operands! {
-    f32 f32 Single, |f: Factor| f.re as f32, |x| x, |x| x, |a, b| a + b, |a, b| a * b;
-    f16 f32 Single, |f: Factor| f.re as f32, Element::widen, Element::narrow, |a, b| a + b, |a, b| a * b;
-    bf16 f32 Single, |f: Factor| f.re as f32, Element::widen, Element::narrow, |a, b| a + b, |a, b| a * b;
-    f64 f64 Double, |f: Factor| f.re, |x| x, |x| x, |a, b| a + b, |a, b| a * b;
-    i8 i32 Int32, |f: Factor| f.int as i32, i32::from, |x| x as i8, i32::wrapping_add, i32::wrapping_mul;
-    u8 i32 Int32, |f: Factor| f.int as i32, i32::from, |x| x as u8, i32::wrapping_add, i32::wrapping_mul;
-    i16 i32 Int32, |f: Factor| f.int as i32, i32::from, |x| x as i16, i32::wrapping_add, i32::wrapping_mul;
-    i32 i32 Int32, |f: Factor| f.int as i32, |x| x, |x| x, i32::wrapping_add, i32::wrapping_mul;
-    i64 i64 Int64, |f: Factor| f.int, |x| x, |x| x, i64::wrapping_add, i64::wrapping_mul;
+    f32 f32 Single, |f: Factor| f.re as f32, |x| x, |x| x, |a, b| a + b, |a, b| a * b, |a, b| a / b;
+    f16 f32 Single, |f: Factor| f.re as f32, Element::widen, Element::narrow, |a, b| a + b, |a, b| a * b, |a, b| a / b;
+    bf16 f32 Single, |f: Factor| f.re as f32, Element::widen, Element::narrow, |a, b| a + b, |a, b| a * b, |a, b| a / b;
+    f64 f64 Double, |f: Factor| f.re, |x| x, |x| x, |a, b| a + b, |a, b| a * b, |a, b| a / b;
+    i8 i32 Int32, |f: Factor| f.int as i32, i32::from, |x| x as i8, i32::wrapping_add, i32::wrapping_mul, |a: i32, b| a.checked_div(b).unwrap_or(0);
+    u8 i32 Int32, |f: Factor| f.int as i32, i32::from, |x| x as u8, i32::wrapping_add, i32::wrapping_mul, |a: i32, b| a.checked_div(b).unwrap_or(0);
+    i16 i32 Int32, |f: Factor| f.int as i32, i32::from, |x| x as i16, i32::wrapping_add, i32::wrapping_mul, |a: i32, b| a.checked_div(b).unwrap_or(0);
+    i32 i32 Int32, |f: Factor| f.int as i32, |x| x, |x| x, i32::wrapping_add, i32::wrapping_mul, |a: i32, b| a.checked_div(b).unwrap_or(0);
+    i64 i64 Int64, |f: Factor| f.int, |x| x, |x| x, i64::wrapping_add, i64::wrapping_mul, |a: i64, b| a.checked_div(b).unwrap_or(0);
 }
 
 macro_rules! complex_operands {
@@ -147,6 +153,19 @@ macro_rules! complex_operands {
             #[inline(always)]
             fn plus(a: Self, b: Self) -> Self {
                 Complex { re: a.re + b.re, im: a.im + b.im }
+            }
+            #[inline(always)]
+            fn over(a: Self, b: Self) -> Self {
+                // Smith (1962): no overflow unless the result is near it.
+                if b.re.abs() >= b.im.abs() {
+                    let r = b.im / b.re;
+                    let d = b.re + b.im * r;
+                    Complex { re: (a.re + a.im * r) / d, im: (a.im - a.re * r) / d }
+                } else {
+                    let r = b.re / b.im;
+                    let d = b.re * r + b.im;
+                    Complex { re: (a.re * r + a.im) / d, im: (a.im * r - a.re) / d }
+                }
             }
             #[inline(always)]
             fn read(self) -> Self {

@@ -6,6 +6,7 @@ use flagos_backend_api::{Error, Result};
 use flagos_catalog::{Call, Operator};
 
 use crate::kernel::{Factory, Kernel};
+use crate::matmul;
 use crate::target::Target;
 
 /// Collects factories.
@@ -26,7 +27,9 @@ impl Registry {
 }
 
 /// Families, each with its own file.
-const FAMILIES: &[fn(&mut Registry)] = &[];
+const FAMILIES: &[fn(&mut Registry)] = &[
+    matmul::add,
+];
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     let mut registry = Registry::default();

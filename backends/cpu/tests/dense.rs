@@ -1,0 +1,91 @@
+//! Every smoke and quick case of the dense operators, judged by the catalogue, on one thread and on four, by each instruction set.
+
+use flagos_backend_cpu::ops;
+use flagos_backend_cpu::pool::Pool;
+use flagos_backend_cpu::target::{Isa, Target};
+use flagos_catalog::{Array, Cases, Instance, Operator, Reference, Tier, assignments, numerics, operators};
+
+const FAMILIES: &[&str] = &["matmul", "conv", "attention", "norm", "scan", "index", "sort", "create", "random"];
+
+fn targets() -> Vec<Target> {
+    let host = Target::host();
+    [Isa::Baseline, Isa::Avx2, Isa::Avx512].into_iter().filter(|i| *i <= host.isa).map(|isa| Target { isa, threads: 4 }).collect()
+}
+
+/// Runs an instance; returns the outputs' bytes, with canaries checked around workspace and between output elements.
+fn run(instance: &Instance, target: &Target, pool: &Pool) -> Vec<Vec<u8>> {
+    let kernel = ops::plan(&instance.call, target).unwrap_or_else(|e| panic!("{}: {e}", instance.id));
+    let mut inputs: Vec<Vec<u8>> = instance.inputs.iter().map(|m| m.bytes.clone()).collect();
+    let mut outputs: Vec<Vec<u8>> = instance.outputs.iter().map(|m| vec![0xa5; m.bytes.len()]).collect();
+    let mut addresses = Vec::new();
+    for (m, bytes) in instance.inputs.iter().zip(&mut inputs).chain(instance.outputs.iter().zip(&mut outputs)) {
+        addresses.push(if m.tensor.is_none() { core::ptr::null_mut() } else { bytes.as_mut_ptr().wrapping_add(m.origin) });
+    }
+    let bytes = kernel.workspace_bytes();
+    let mut space = vec![0x5au8; bytes + 192];
+    let start = space.as_ptr().align_offset(64) + 64;
+    // SAFETY: operands lie within their buffers, the workspace has the size asked for.
+    unsafe { kernel.run(&addresses, space.as_mut_ptr().wrapping_add(start), pool) }.unwrap_or_else(|e| panic!("{}: {e}", instance.id));
+    let outside = space[..start].iter().chain(&space[start + bytes..]);
+    assert!(outside.copied().all(|b| b == 0x5a), "{} wrote outside of its workspace", instance.id);
+    for (m, (input, before)) in instance.inputs.iter().zip(inputs.iter().zip(instance.inputs.iter().map(|m| &m.bytes))) {
+        assert!(input == before, "{} wrote to an input ({:?})", instance.id, m.tensor);
+    }
+    for (m, output) in instance.outputs.iter().zip(&outputs) {
+        let mut untouched = vec![true; output.len()];
+        let width = m.tensor.dtype.bytes();
+        each_offset(&m.tensor, |o| untouched[(m.origin as i64 + o * width as i64) as usize..][..width].fill(false));
+        assert!(untouched.iter().zip(output).all(|(u, b)| !u || *b == 0xa5), "{} wrote between its output's elements", instance.id);
+    }
+    outputs
+}
+
+fn each_offset(t: &flagos_backend_api::Tensor, mut visit: impl FnMut(i64)) {
+    for flat in 0..t.elems() {
+        let (mut rest, mut offset) = (flat, 0);
+        for d in (0..t.rank as usize).rev() {
+            offset += rest % t.shape[d] * t.stride[d];
+            rest /= t.shape[d];
+        }
+        visit(offset);
+    }
+}
+
+fn judge(instance: &Instance, references: &[Reference], outputs: &[Vec<u8>], how: &str) {
+    for (i, ((reference, m), bytes)) in references.iter().zip(&instance.outputs).zip(outputs).enumerate() {
+        let got = Array::decode(&m.tensor, bytes, m.origin).unwrap();
+        let verdict = numerics::judge(instance.call.operator.numerics, m.tensor.dtype, reference, &got);
+        assert!(verdict.ok, "{} output {i} ({how}): {verdict:?}", instance.id);
+    }
+}
+
+fn check(operator: &'static Operator, pools: &[Pool; 2]) -> usize {
+    let mut count = 0;
+    for types in assignments(operator) {
+        for case in Cases::of(operator).iter().filter(|c| c.tier <= Tier::Quick) {
+            let instance = case.instance(operator, &types, 1).unwrap_or_else(|e| panic!("{}/{}: {e}", operator.name, case.name));
+            instance.call.check().unwrap_or_else(|e| panic!("{}: {e}", instance.id));
+            let arrays: Vec<Array> = instance.inputs.iter().map(|m| Array::decode(&m.tensor, &m.bytes, m.origin).unwrap()).collect();
+            let references = (operator.reference)(&instance.call, &arrays).unwrap();
+            for target in targets() {
+                let one = run(&instance, &target, &pools[0]);
+                judge(&instance, &references, &one, &format!("{:?}", target.isa));
+                assert!(one == run(&instance, &target, &pools[1]), "{}: one thread and four differ ({:?})", instance.id, target.isa);
+            }
+            count += 1;
+        }
+    }
+    count
+}
+
+#[test]
+fn cases_of_the_dense_operators_pass() {
+    let pools = [Pool::new(1), Pool::new(4)];
+    let wanted = std::env::var("DENSE").unwrap_or_default();
+    let mut seen = 0;
+    for operator in operators().iter().filter(|o| FAMILIES.contains(&o.family) && o.name.contains(&wanted)) {
+        assert!(ops::offers(operator.id), "{} is not offered", operator.name);
+        seen += check(operator, &pools);
+    }
+    assert!(seen > 0);
+}
