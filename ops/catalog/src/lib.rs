@@ -8,6 +8,7 @@ pub mod arithmetic;
 mod array;
 mod attribute;
 pub mod bitwise;
+pub mod blas;
 mod border;
 mod call;
 mod case;
@@ -25,6 +26,7 @@ pub mod select;
 pub mod shape;
 pub mod softmax;
 pub mod sum;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
