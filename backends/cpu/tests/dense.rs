@@ -89,3 +89,50 @@ fn cases_of_the_dense_operators_pass() {
     }
     assert!(seen > 0);
 }
+
+/// Numbers for a launch, in the compute type.
+fn scalar(desc: &flagos_backend_api::BlasDesc, value: Option<num_complex::Complex<f64>>) -> Option<Vec<u8>> {
+    value.map(|v| flagos_catalog::blas::scalar_bytes(desc, v))
+}
+
+#[test]
+fn cases_of_blas_pass() {
+    use flagos_backend_cpu::blas;
+    let pools = [Pool::new(1), Pool::new(4)];
+    let wanted = std::env::var("DENSE").unwrap_or_default();
+    for case in flagos_catalog::blas::cases().iter().filter(|c| c.tier <= Tier::Quick && c.id().contains(&wanted)) {
+        let instance = case.instance(1).unwrap();
+        let references = instance.reference().unwrap();
+        let (alpha, beta) = (scalar(&case.desc, case.scalars.alpha), scalar(&case.desc, case.scalars.beta));
+        for target in targets() {
+            let kernel = blas::plan(&case.desc, &target).unwrap_or_else(|e| panic!("{}: {e}", instance.id));
+            let run = |pool: &Pool| {
+                let mut memory: Vec<Vec<u8>> = instance.operands.iter().map(|m| m.bytes.clone()).collect();
+                let addresses: Vec<*mut u8> = memory.iter_mut().map(|b| b.as_mut_ptr()).collect();
+                let bytes = kernel.workspace_bytes();
+                let mut space = vec![0x5au8; bytes + 192];
+                let start = space.as_ptr().align_offset(64) + 64;
+                let (alpha, beta) = (alpha.as_ref().map(|v| v.as_ptr()), beta.as_ref().map(|v| v.as_ptr()));
+                // SAFETY: operands lie within their memory, the workspace has the size asked for.
+                unsafe { kernel.run(&addresses, alpha, beta, space.as_mut_ptr().wrapping_add(start), pool) }.unwrap();
+                assert!(space[..start].iter().chain(&space[start + bytes..]).all(|b| *b == 0x5a), "{} wrote outside of its workspace", instance.id);
+                memory
+            };
+            let one = run(&pools[0]);
+            for (i, (m, bytes)) in instance.operands.iter().zip(&one).enumerate() {
+                let Some((_, reference)) = references.iter().find(|(at, _)| *at == i) else {
+                    assert!(bytes == &m.bytes, "{} wrote to input {i}", instance.id);
+                    continue;
+                };
+                let got = Array::decode(&m.tensor, bytes, m.origin).unwrap();
+                let verdict = numerics::judge(flagos_catalog::blas::NUMERICS, m.tensor.dtype, reference, &got);
+                assert!(verdict.ok, "{} ({:?}): {verdict:?}", instance.id, target.isa);
+                let mut untouched = vec![true; bytes.len()];
+                let width = m.tensor.dtype.bytes();
+                each_offset(&m.tensor, |o| untouched[(m.origin as i64 + o * width as i64) as usize..][..width].fill(false));
+                assert!(untouched.iter().zip(bytes).all(|(u, b)| !u || *b == 0xff), "{} wrote between elements", instance.id);
+            }
+            assert!(one == run(&pools[1]), "{}: one thread and four differ ({:?})", instance.id, target.isa);
+        }
+    }
+}
