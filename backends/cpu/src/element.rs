@@ -16,7 +16,7 @@ pub trait Element: Copy + Send + Sync + PartialOrd + 'static {
 }
 
 /// What sums are kept in.
-pub trait Accumulator: Copy + Send + Sync + PartialOrd + core::ops::Sub<Output = Self> + core::ops::Div<Output = Self> + 'static {
+pub trait Accumulator: Element<Acc = Self> + Copy + Send + Sync + PartialOrd + core::ops::Sub<Output = Self> + core::ops::Div<Output = Self> + 'static {
     /// 0.
     const ZERO: Self;
     /// From a number; integers truncate.
@@ -122,6 +122,9 @@ macro_rules! with_element {
     }};
     (floating $dtype:expr, $T:ident => $e:expr, else $other:expr) => {
         $crate::element::with_element!(@arm $dtype, $T, $e, $other, [f32, f64, half::f16, half::bf16])
+    };
+    (whole $dtype:expr, $T:ident => $e:expr, else $other:expr) => {
+        $crate::element::with_element!(@arm $dtype, $T, $e, $other, [i8, i16, i32, i64, u8, bool])
     };
     (number $dtype:expr, $T:ident => $e:expr, else $other:expr) => {
         $crate::element::with_element!(@arm $dtype, $T, $e, $other, [f32, f64, half::f16, half::bf16, i8, i16, i32, i64, u8])

@@ -6,8 +6,8 @@ use flagos_backend_api::{Error, Result};
 use flagos_catalog::{Call, Operator};
 
 use crate::kernel::{Factory, Kernel};
-use crate::matmul;
 use crate::target::Target;
+use crate::{create, index, matmul, norm, random, scan, sort};
 
 /// Collects factories.
 #[derive(Default)]
@@ -28,7 +28,13 @@ impl Registry {
 
 /// Families, each with its own file.
 const FAMILIES: &[fn(&mut Registry)] = &[
+    create::add,
+    index::add,
     matmul::add,
+    norm::add,
+    random::add,
+    scan::add,
+    sort::add,
 ];
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
