@@ -15,10 +15,12 @@ mod case;
 pub mod comparison;
 pub mod copy;
 pub mod create;
+mod double;
 pub mod dtypes;
 pub mod exponential;
-pub mod matmul;
+pub mod fft;
 pub mod index;
+pub mod matmul;
 pub mod norm;
 pub mod numerics;
 mod operator;
@@ -45,6 +47,7 @@ pub use case::*;
 pub use operator::*;
 pub use row::*;
 pub use scalar::*;
+pub use view::View;
 
 /// Families in the order of the catalogue.
 const FAMILIES: &[&[&Operator]] = &[
@@ -57,13 +60,13 @@ const FAMILIES: &[&[&Operator]] = &[
     copy::OPERATORS,
     reduction::OPERATORS,
     softmax::OPERATORS,
-    matmul::OPERATORS,
     norm::OPERATORS,
     scan::OPERATORS,
     index::OPERATORS,
     create::OPERATORS,
     random::OPERATORS,
     sort::OPERATORS,
+    matmul::OPERATORS,
 ];
 
 struct Registry {
