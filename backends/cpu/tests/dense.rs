@@ -136,3 +136,44 @@ fn cases_of_blas_pass() {
         }
     }
 }
+
+#[test]
+fn cases_of_fft_pass() {
+    use flagos_backend_cpu::fft;
+    let pools = [Pool::new(1), Pool::new(4)];
+    let wanted = std::env::var("DENSE").unwrap_or_default();
+    let target = Target { threads: 4, ..Target::host().clone() };
+    // The method for long transforms has two cases of its own among the full ones.
+    let long = |name: &str| name == "n262144" || name == "n360360";
+    for case in flagos_catalog::fft::cases().iter().filter(|c| (c.tier <= Tier::Quick || long(&c.name)) && c.id().contains(&wanted)) {
+        let instance = case.instance(1).unwrap();
+        let reference = instance.reference().unwrap();
+        let kernel = fft::plan(&case.desc, &target).unwrap_or_else(|e| panic!("{}: {e}", instance.id));
+        let run = |pool: &Pool| {
+            let mut memory: Vec<Vec<u8>> = instance.operands.iter().map(|m| m.bytes.clone()).collect();
+            let mut addresses: Vec<*mut u8> = memory.iter_mut().map(|b| b.as_mut_ptr()).collect();
+            if case.in_place {
+                addresses[1] = addresses[0];
+            }
+            let bytes = kernel.workspace_bytes();
+            let mut space = vec![0x5au8; bytes + 192];
+            let start = space.as_ptr().align_offset(64) + 64;
+            // SAFETY: operands lie within their memory, the workspace has the size asked for.
+            unsafe { kernel.run(&addresses, space.as_mut_ptr().wrapping_add(start), pool) }.unwrap();
+            assert!(space[..start].iter().chain(&space[start + bytes..]).all(|b| *b == 0x5a), "{} wrote outside of its workspace", instance.id);
+            assert!(case.in_place || memory[0] == instance.operands[0].bytes, "{} wrote to its input", instance.id);
+            memory.swap_remove(if case.in_place { 0 } else { 1 })
+        };
+        let one = run(&pools[0]);
+        let m = &instance.operands[1];
+        let verdict = numerics::judge(flagos_catalog::fft::NUMERICS, m.tensor.dtype, &reference, &Array::decode(&m.tensor, &one, m.origin).unwrap());
+        assert!(verdict.ok, "{}: {verdict:?}", instance.id);
+        if !case.in_place {
+            let mut untouched = vec![true; one.len()];
+            let width = m.tensor.dtype.bytes();
+            each_offset(&m.tensor, |o| untouched[(m.origin as i64 + o * width as i64) as usize..][..width].fill(false));
+            assert!(untouched.iter().zip(&one).all(|(u, b)| !u || *b == 0xff), "{} wrote between elements", instance.id);
+        }
+        assert!(one == run(&pools[1]), "{}: one thread and four differ", instance.id);
+    }
+}
