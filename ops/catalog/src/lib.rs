@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod arithmetic;
 mod array;
+pub mod attention;
 mod attribute;
 pub mod bitwise;
 pub mod blas;
@@ -13,6 +14,7 @@ mod border;
 mod call;
 mod case;
 pub mod comparison;
+pub mod conv;
 pub mod copy;
 pub mod create;
 mod double;
@@ -67,6 +69,8 @@ const FAMILIES: &[&[&Operator]] = &[
     random::OPERATORS,
     sort::OPERATORS,
     matmul::OPERATORS,
+    conv::OPERATORS,
+    attention::OPERATORS,
 ];
 
 struct Registry {

@@ -205,7 +205,9 @@ impl List {
     }
 
     fn gemv(&mut self, r: &Routine, t: &Types) {
-        let make = |order: BlasOrder, trans: BlasTrans, m: i64, n: i64, pad: i64| lay_out(BlasDesc { order: order.0, trans_a: trans.0, m, n, ..descriptor(r, t) }, pad);
+        let make = |order: BlasOrder, trans: BlasTrans, m: i64, n: i64, pad: i64| {
+            lay_out(BlasDesc { order: order.0, trans_a: trans.0, m, n, ..descriptor(r, t) }, pad)
+        };
         let (col, none) = (BlasOrder::COL_MAJOR, BlasTrans::NO_TRANS);
         for (order, layout) in ORDERS {
             for (trans, op) in ops(t) {
@@ -299,7 +301,8 @@ impl List {
                             let pad = if order == col { 0 } else { 2 };
                             self.smoke(format!("{s}-{u}-{op}-{kind}-{layout}"), make(order, side, uplo, *trans, diag, 9, 7, pad), scalars, &fills);
                         }
-                        self.add(Tier::Quick, format!("{s}-{u}-{op}-{kind}-131x67"), make(col, side, uplo, *trans, diag, 131, 67, 3), scalars, &fills);
+                        let large = make(col, side, uplo, *trans, diag, 131, 67, 3);
+                        self.add(Tier::Quick, format!("{s}-{u}-{op}-{kind}-131x67"), large, scalars, &fills);
                     }
                 }
             }
@@ -342,7 +345,8 @@ mod tests {
                 r.value.encode(&m.tensor, &mut bytes, m.origin).unwrap_or_else(|e| panic!("{id}: {e}"));
                 let verdict = judge(NUMERICS, m.tensor.dtype, &r, &Array::decode(&m.tensor, &bytes, m.origin).unwrap());
                 assert!(verdict.ok, "{id}: {verdict:?}");
-                assert!(case.name.contains("special") || case.name.contains("infinite") || r.scale.iter().all(|s| s.is_finite()), "{id}: {:?}", r.value);
+                let finite = !case.name.contains("special") && !case.name.contains("infinite");
+                assert!(!finite || r.scale.iter().all(|s| s.is_finite()), "{id} has NaN or infinity: {:?}", r.value);
             }
         }
     }
