@@ -14,7 +14,7 @@ use crate::fft_large::Large;
 use crate::fft_lines::{Lines, Transform};
 use crate::pool::Pool;
 use crate::scratch::padded;
-use crate::target::{Isa, Target};
+use crate::target::Target;
 
 /// A planned transform.
 pub trait FftKernel: Send + Sync {
@@ -97,7 +97,6 @@ impl<R: Real> Pass<R> {
 }
 
 struct Plan<R: Real> {
-    isa: Isa,
     between: usize,
     passes: Vec<(Place, Place, Pass<R>)>,
 }
@@ -107,7 +106,7 @@ fn plan_of<R: Real>(desc: &FftDesc, target: &Target) -> Result<Box<dyn FftKernel
     let (input, output) = (&views[0].tensor, &views[1].tensor);
     let (rank, forward) = (desc.rank as usize, desc.direction == FftDirection::FORWARD.0);
     let kind = FftKind(desc.transform);
-    let mut plan = Plan::<R> { isa: target.isa, between: 0, passes: Vec::new() };
+    let mut plan = Plan::<R> { between: 0, passes: Vec::new() };
     let last = rank;
     let lengths: Vec<usize> = desc.n[..rank].iter().map(|n| *n as usize).collect();
     if kind == FftKind::C2R && rank > 1 {

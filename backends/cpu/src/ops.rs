@@ -7,7 +7,6 @@ use flagos_catalog::{Call, Operator};
 
 use crate::kernel::{Factory, Kernel};
 use crate::target::Target;
-use crate::{create, index, matmul, norm, random, scan, sort};
 
 /// Collects factories.
 #[derive(Default)]
@@ -28,13 +27,17 @@ impl Registry {
 
 /// Families, each with its own file.
 const FAMILIES: &[fn(&mut Registry)] = &[
-    create::add,
-    index::add,
-    matmul::add,
-    norm::add,
-    random::add,
-    scan::add,
-    sort::add,
+    crate::attention::add,
+    crate::conv::add,
+    crate::create::add,
+    crate::index::add,
+    crate::matmul::add,
+    crate::norm::add,
+    crate::random::add,
+    crate::rows::add,
+    crate::scan::add,
+    crate::select::add,
+    crate::sort::add,
 ];
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
