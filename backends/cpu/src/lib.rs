@@ -3,14 +3,49 @@
 //! The same code serves as the plugin (`so/`, backend name "cpu") and linked into libflagos ("embedded"): [`Cpu`] is generic over the
 //! identity it is registered under. Launches finish before they return; see [`pool`] for how threads are shared.
 
+mod attention;
+mod axes;
+pub mod blas;
+mod blas_trsm;
+mod blas_vector;
+mod block;
+mod conv;
+mod convert;
+mod create;
 mod device;
+mod element;
+pub mod fft;
+mod fft_large;
+mod fft_lines;
+pub mod gemm;
+pub mod gemm_pack;
+pub mod gemm_tile;
+mod gemm_vector;
+mod index;
 pub mod kernel;
+mod kind;
+mod lanes;
+mod lanes_int;
+mod math_f32;
+mod math_f64;
+mod matmul;
 mod memory;
+mod norm;
 pub mod ops;
 mod plan;
+mod pointwise;
 pub mod pool;
+mod random;
+mod rows;
+mod scan;
+pub mod scratch;
+mod select;
+mod sort;
 mod stream;
 pub mod target;
+mod tensor;
+mod transfer;
+mod vectorize;
 
 use std::marker::PhantomData;
 
