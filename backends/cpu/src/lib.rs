@@ -49,7 +49,7 @@ mod vectorize;
 
 use std::marker::PhantomData;
 
-use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, op_table, query};
+use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, blas_table, fft_table, op_table, query};
 use flagos_backend_api::{Code, DeviceKind, Error, HostV1, Result, Status, build_id};
 
 pub use device::CpuDevice;
@@ -70,7 +70,7 @@ impl<I: Identity> Backend for Cpu<I> {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const VENDOR: &'static str = "libflagos";
     const BUILD_ID: &'static str = build_id!();
-    const DOMAINS: Domains = Domains { op: Some(op_table::<Self>()), ..Domains::NONE };
+    const DOMAINS: Domains = Domains { op: Some(op_table::<Self>()), blas: Some(blas_table::<Self>()), fft: Some(fft_table::<Self>()), ..Domains::NONE };
     type Device = CpuDevice;
 
     fn state() -> &'static State {
