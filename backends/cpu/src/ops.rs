@@ -26,7 +26,8 @@ impl Registry {
 }
 
 /// Families, each with its own file.
-const FAMILIES: &[fn(&mut Registry)] = &[crate::rows::add, crate::select::add];
+const FAMILIES: &[fn(&mut Registry)] = 
+    &[crate::rows::add, crate::select::add, crate::copy::add, crate::reduce::add, crate::reduce_arg::add, crate::softmax::add];
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     let mut registry = Registry::default();
