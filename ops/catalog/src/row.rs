@@ -1,9 +1,9 @@
 //! Pointwise operators as rows: one generic scalar expression each, visited by whoever instantiates it.
 
-use flagos_backend_api::Result;
+use flagos_backend_api::{DType, Result};
 
 use crate::shape::broadcast_index;
-use crate::{Arith, Array, Attrs, Bits, Call, Cases, Fill, Float, Layout, Operator, Reference, TensorCase};
+use crate::{Arith, Array, Attrs, Bits, Call, Cases, Data, Fill, Float, Layout, Operator, Reference, TensorCase};
 
 /// A row whose expression needs real floating point; integer and bool inputs are promoted to f32.
 pub trait FloatRow<const N: usize>: 'static {
@@ -74,11 +74,21 @@ pub fn float_reference<const N: usize, R: FloatRow<N>>(call: &Call, x: &[Array])
     Ok(vec![Reference::scaled(Array::float(&shape, values), scale, R::TERMS)])
 }
 
+/// Inputs in a floating promoted type: integers among them are rounded to f32 unless that type is f64.
+fn promoted_columns(call: &Call, x: &[Array]) -> Vec<Vec<f64>> {
+    let narrow = call.promoted() != DType::F64;
+    let column = |a: &Array| match &a.data {
+        Data::Int(v) if narrow => v.iter().map(|v| f64::from(*v as f32)).collect(),
+        _ => a.floats(),
+    };
+    x.iter().map(column).collect()
+}
+
 /// Reference of an arithmetic row: i128 for integers (wrapped when stored), f64 for floats.
 pub fn arith_reference<const N: usize, R: ArithRow<N>>(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
     let shape = output_shape(call)?;
     if call.promoted().is_float() {
-        let columns: Vec<Vec<f64>> = x.iter().map(Array::floats).collect();
+        let columns = promoted_columns(call, x);
         let values = each(&shape, x, |at: [usize; N]| R::eval::<f64>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs));
         let scale = each(&shape, x, |at: [usize; N]| R::scale(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs));
         return Ok(vec![Reference::scaled(Array::float(&shape, values), scale, R::TERMS)]);
@@ -92,7 +102,7 @@ pub fn arith_reference<const N: usize, R: ArithRow<N>>(call: &Call, x: &[Array])
 pub fn test_reference<const N: usize, R: TestRow<N>>(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
     let shape = output_shape(call)?;
     let values = if call.promoted().is_float() {
-        let columns: Vec<Vec<f64>> = x.iter().map(Array::floats).collect();
+        let columns = promoted_columns(call, x);
         each(&shape, x, |at: [usize; N]| i128::from(R::eval::<f64>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs)))
     } else {
         let columns: Vec<Vec<i128>> = x.iter().map(Array::ints).collect();
