@@ -216,6 +216,8 @@ fn reference(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::numerics::{judge, round_to};
+    use crate::{Rng, contents};
 
     fn run(shapes: &[&[i64]], mask: Option<(Tensor, Array)>, data: [Vec<f64>; 3], attrs: &[(&str, AttrValue)]) -> Vec<f64> {
         let mut tensors: Vec<Tensor> = shapes.iter().map(|s| Tensor::contiguous(DType::F64, s)).collect();
@@ -251,6 +253,43 @@ mod tests {
         let floats = (Tensor::contiguous(DType::F64, &[2, 1]), Array::float(&[2, 1], vec![5.0, f64::NEG_INFINITY]));
         near(&run(SHAPES, Some(floats), data(), &[]), &[7.0, 0.0]);
         near(&run(&[&[1, 1], &[0, 1], &[0, 2]], None, [vec![1.0], vec![], vec![]], &[]), &[0.0, 0.0]);
+    }
+
+    /// One pass over the keys in f32 with running maximum, weights rounded to `t` before they meet v, as fused kernels do.
+    fn fused(t: DType, q: &[f64], k: &[f64], v: &[f64], e: usize, keys: usize) -> f64 {
+        let scale = 1.0 / (e as f32).sqrt();
+        let (mut most, mut total, mut y) = (f32::NEG_INFINITY, 0f32, 0f32);
+        for j in 0..keys {
+            let z = (0..e).fold(0f32, |sum, i| sum + q[i] as f32 * k[j * e + i] as f32) * scale;
+            let next = most.max(z);
+            let (shrink, p) = ((most - next).exp(), (z - next).exp());
+            (most, total) = (next, total * shrink + p);
+            y = y * shrink + round_to(t, p.into()) as f32 * v[j] as f32;
+        }
+        round_to(t, (y / total).into())
+    }
+
+    #[test]
+    fn fused_kernels_meet_the_bound_and_a_lost_key_does_not() {
+        let (l, s, e) = (16, 67, 33);
+        for t in [DType::F16, DType::BF16, DType::F32] {
+            let tensors = [[l, e], [s, e], [s, 1]].map(|shape| Tensor::contiguous(t, &shape.map(|n: usize| n as i64)));
+            let rng = &mut Rng(3);
+            let mut values = |x: &Tensor| {
+                let wide = contents(Fill::Normal, t, x.shape(), rng);
+                Array::float(&wide.shape, wide.floats().iter().map(|x| round_to(t, *x)).collect())
+            };
+            let arrays = [values(&tensors[0]), values(&tensors[1]), values(&tensors[2]), Array::absent()];
+            let call = Call::inferred(SCALED_DOT_PRODUCT_ATTENTION, &tensors, DType::NONE, &[]).unwrap();
+            let want = reference(&call, &arrays).unwrap().remove(0);
+            let (q, k, v) = (arrays[0].floats(), arrays[1].floats(), arrays[2].floats());
+            let verdict = |keys: usize| {
+                let y = (0..l).map(|row| fused(t, &q[row * e..], &k, &v, e, keys)).collect();
+                judge(Numerics::ForwardError, t, &want, &Array::float(&[l, 1], y))
+            };
+            assert!(verdict(s).ok, "{t}: {:?}", verdict(s));
+            assert!(!verdict(s - 1).ok, "{t}: {:?}", verdict(s - 1));
+        }
     }
 
     #[test]
