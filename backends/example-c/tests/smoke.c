@@ -193,7 +193,7 @@ static void test_pointwise(void)
     download(by, 0, got, sizeof got);
     CHECK(memcmp(got, want, sizeof got) == 0);
 
-    const float values[3] = {-INFINITY, 0, 2};
+    const float values[3] = {-INFINITY, -0.0f, 2};
     flagos_buffer_t *bv = upload(values, sizeof values);
     flagos_tensor_t v = flagos_tensor(FLAGOS_F32, 1, row, bv, 0), s = flagos_tensor(FLAGOS_F32, 1, row, by, 4);
     run(FLAGOS_OP_SIGMOID, &v, 1, &s, NULL, 0);
@@ -201,7 +201,7 @@ static void test_pointwise(void)
     CHECK(got[0] == 0 && got[1] == 0.5f && fabsf(got[2] - 0.880797078f) < 1e-7f);
     run(FLAGOS_OP_RELU, &v, 1, &v, NULL, 0);
     download(bv, 0, got, sizeof values);
-    CHECK(got[0] == 0 && got[1] == 0 && got[2] == 2);
+    CHECK(got[0] == 0 && got[1] == 0 && !signbit(got[1]) && got[2] == 2);
     OK(backend->memory->free(bx));
     OK(backend->memory->free(bb));
     OK(backend->memory->free(by));
@@ -349,9 +349,13 @@ static void test_streams(void)
     FAILS(backend->stream->signal(stream, event, 5000), FLAGOS_INVALID_ARGUMENT);
     OK(backend->stream->signal(other, event, 5001));
     OK(backend->stream->event_destroy(event));
+    flagos_buffer_t *large = allocate(1 << 22);
+    for (uint32_t i = 0; i < 8; i++)
+        OK(backend->memory->fill(stream, large, 0, &i, 4, 1 << 22));
     OK(backend->device->sync(device));
     OK(backend->stream->query(stream, &idle));
     CHECK(idle == 1);
+    OK(backend->memory->free(large));
     desc.native = 7;
     FAILS(backend->stream->create(device, &desc, &other), FLAGOS_UNIMPLEMENTED);
     OK(backend->stream->destroy(other));

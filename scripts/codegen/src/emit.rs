@@ -65,7 +65,7 @@ pub fn constants<'a, S: AsRef<str> + 'a>(rows: impl Iterator<Item = (&'a str, &'
         let line = format!("#define {name:names$} {value:values$}");
         match one_line(doc, WIDTH - line.len().min(WIDTH) - 1) {
             Some(comment) => writeln!(out, "{line} {comment}").unwrap(),
-            None => write!(out, "{}{}\n", block(doc, 0), line.trim_end()).unwrap(),
+            None => writeln!(out, "{}{}", block(doc, 0), line.trim_end()).unwrap(),
         }
     }
     out
@@ -111,7 +111,7 @@ fn field(s: &Struct, f: &Field, names: &Names) -> String {
     let declaration = format!("    {};", names.declare(f.ty, &name, &place));
     match one_line(f.doc, WIDTH - declaration.len() - 1) {
         Some(comment) => writeln!(out, "{declaration} {comment}").unwrap(),
-        None => write!(out, "{}{declaration}\n", block(f.doc, 4)).unwrap(),
+        None => writeln!(out, "{}{declaration}", block(f.doc, 4)).unwrap(),
     }
     out
 }
