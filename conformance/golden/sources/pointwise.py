@@ -129,7 +129,7 @@ def gelus():
         slope = [mpf(d) * gelu_slope(mpf(x), approximate) for d, x in zip(dy.tolist(), line.tolist())]
         backward.case(f"points-{approximate}", [dy, line], [rounded(slope, F64)], SOURCE, attrs)
         for dtype, label in ((torch.float16, "f16"), (torch.bfloat16, "bf16")):
-            x = torch.tensor(NARROW, dtype=dtype)
+            x = torch.tensor([v for v in NARROW if v > -5], dtype=dtype)
             book.case(f"{label}-{approximate}", [x], [exactly(lambda v: gelu(v, approximate), x, dtype)], SOURCE, attrs)
     # At -∞ PyTorch's formula gives NaN (∞·0); the limit is 0.
     book.case("special", [special], [torch.tensor([NAN, INF, 0.0, 0.0, -0.0], dtype=F64)], "limits; NaN and zeros as " + TORCH)
@@ -159,7 +159,7 @@ def silu_backward():
 
 def relus():
     relu, leaky = Book("relu"), Book("leaky_relu")
-    x = torch.tensor(LINE + [NAN, INF, -INF, 0.0], dtype=F64)
+    x = torch.tensor(LINE + [NAN, INF, -INF, 0.0, -0.0], dtype=F64)
     relu.case("points", [x], [torch.relu(x)], f"{TORCH} float64")
     leaky.case("points", [x], [functional.leaky_relu(x)], f"{TORCH} float64")
     leaky.case("slope", [x], [functional.leaky_relu(x, 0.25)], f"{TORCH} float64", {"value": 0.25})

@@ -26,6 +26,8 @@ macro_rules! ulp {
         Numerics::Ulp(&[(DType::F16, 1.0), (DType::BF16, 1.0), (DType::F32, $f32), (DType::F64, $f64)])
     };
 }
+/// Equal values: nothing is rounded, but the sign of a zero is free.
+pub const EQUAL: Numerics = Numerics::Ulp(&[(DType::F16, 0.5), (DType::BF16, 0.5), (DType::F32, 0.5), (DType::F64, 0.5)]);
 /// Correctly rounded operations.
 pub const ULP_HALF: Numerics = ulp!(0.5, 0.5);
 /// 1 ULP.

@@ -110,6 +110,10 @@ pub trait Float: Arith + Div<Output = Self> {
     fn sigmoid(self) -> Self {
         Self::lit(1.0) / (Self::lit(1.0) + (-self).exp())
     }
+    /// x·sigmoid(x).
+    fn silu(self) -> Self {
+        self * self.sigmoid()
+    }
 }
 
 /// Bit patterns of integers, and truth values.
@@ -222,7 +226,18 @@ impl Float for f64 {
     fn copysign(self, b: f64) -> f64 {
         f64::copysign(self, b)
     }
+    fn sigmoid(self) -> f64 {
+        // e⁻ˣ would overflow where the result is still subnormal.
+        if self < 0.0 { libm::exp(self) / (1.0 + libm::exp(self)) } else { 1.0 / (1.0 + libm::exp(-self)) }
+    }
+    fn silu(self) -> f64 {
+        // A subnormal sigmoid has few bits: multiply while eˣ is still normal. -∞ keeps the product's NaN.
+        let small = self < -600.0 && self.is_finite();
+        if small { self * libm::exp(self + 64.0) * E_TO_MINUS_64 } else { self * self.sigmoid() }
+    }
 }
+
+const E_TO_MINUS_64: f64 = 1.603_810_890_548_637_9e-28;
 
 /// The reference's integer: wide enough for every type, wrapped to the operand type when stored.
 impl Arith for i128 {
