@@ -6,9 +6,9 @@ import sys
 
 import torch
 
-from sources import pointwise
+from sources import elementwise, pointwise, tensors
 
-SOURCES = [pointwise]
+SOURCES = [pointwise, elementwise, tensors]
 
 
 def main():

@@ -1,5 +1,7 @@
 //! Pointwise operators as rows: one generic scalar expression each, visited by whoever instantiates it.
 
+use core::num::Wrapping;
+
 use flagos_backend_api::Result;
 
 use crate::shape::broadcast_index;
@@ -84,7 +86,7 @@ pub fn arith_reference<const N: usize, R: ArithRow<N>>(call: &Call, x: &[Array])
         return Ok(vec![Reference::scaled(Array::float(&shape, values), scale, R::TERMS)]);
     }
     let columns: Vec<Vec<i128>> = x.iter().map(Array::ints).collect();
-    let values = each(&shape, x, |at: [usize; N]| R::eval::<i128>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs));
+    let values = each(&shape, x, |at: [usize; N]| R::eval(core::array::from_fn(|i| Wrapping(columns[i][at[i]])), &call.attrs).0);
     Ok(vec![Reference::exact(Array::int(&shape, values))])
 }
 
@@ -96,7 +98,7 @@ pub fn test_reference<const N: usize, R: TestRow<N>>(call: &Call, x: &[Array]) -
         each(&shape, x, |at: [usize; N]| i128::from(R::eval::<f64>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs)))
     } else {
         let columns: Vec<Vec<i128>> = x.iter().map(Array::ints).collect();
-        each(&shape, x, |at: [usize; N]| i128::from(R::eval::<i128>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs)))
+        each(&shape, x, |at: [usize; N]| i128::from(R::eval(core::array::from_fn(|i| Wrapping(columns[i][at[i]])), &call.attrs)))
     };
     Ok(vec![Reference::exact(Array::int(&shape, values))])
 }
