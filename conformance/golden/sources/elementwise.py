@@ -49,6 +49,7 @@ def mixed(book, f):
     for name, x, y in (
         ("i32-f16", torch.tensor([1, -2, 3], dtype=torch.int32), torch.tensor([0.5, 0.25, -4.0], dtype=F16)),
         ("u8-i8", torch.tensor([200, 7, 255], dtype=torch.uint8), torch.tensor([-100, 3, 127], dtype=torch.int8)),
+        ("i32-f32", torch.tensor([16777217, -33554435], dtype=torch.int32), torch.tensor([16777216.0, -33554436.0])),
         ("f16-bf16", torch.tensor([1.5, 65504.0], dtype=F16), torch.tensor([2.0, -3.0], dtype=BF16)),
     ):
         book.case(name, [x, y], [f(x, y)], f"{TORCH}, promoted")
@@ -268,6 +269,7 @@ def selection():
     a, b = torch.arange(4.0, dtype=F64)[:, None], torch.tensor(-1.5, dtype=F64)
     book.case("broadcast", [three, a, b], [torch.where(three, a, b)], f"{TORCH} float64")
     for name, x, y in (("i32-f16", torch.tensor([1, 2], dtype=torch.int32), torch.tensor([0.5, -3.0], dtype=F16)),
+                       ("i64-f32", torch.tensor([16777217, 2**60 + 2**36 + 1]), torch.tensor([0.5, 3.0])),
                        ("u8-i8", torch.tensor([200, 255], dtype=torch.uint8), torch.tensor([-1, -128], dtype=torch.int8)),
                        ("i64", torch.tensor([2**62, -2**63]), torch.tensor([2**63 - 1, -1])),
                        ("bool", torch.tensor([True, False]), torch.tensor([False, True])),

@@ -57,6 +57,15 @@ impl Array {
             Data::Complex(v) => v.iter().map(|x| x.re).collect(),
         }
     }
+    /// Elements as reals of type `to`: those that it does not hold are rounded once.
+    pub fn converted(&self, to: DType) -> Vec<f64> {
+        let rounded = |x: f64| crate::numerics::round_to(to, x);
+        match &self.data {
+            Data::Int(v) => v.iter().map(|x| if x.unsigned_abs() < 128 { *x as f64 } else { rounded(int_for(to, *x)) }).collect(),
+            _ if to == DType::F64 => self.floats(),
+            _ => self.floats().into_iter().map(rounded).collect(),
+        }
+    }
     /// Elements as integers: reals truncated toward zero.
     pub fn ints(&self) -> Vec<i128> {
         match &self.data {
@@ -123,7 +132,7 @@ impl Array {
                 put_float(part, v[index].im, &mut place[half..]);
             }
             (Data::Float(v), Class::Float) => put_float(dtype, v[index], place),
-            (Data::Int(v), Class::Float) => put_float(dtype, v[index] as f64, place),
+            (Data::Int(v), Class::Float) => put_float(dtype, int_for(dtype, v[index]), place),
             (Data::Int(v), Class::Int) => put_int(dtype, v[index], place),
             (Data::Float(v), Class::Int) if dtype.is_bool() => place[0] = u8::from(v[index] != 0.0),
             (Data::Float(v), Class::Int) => put_int(dtype, v[index] as i128, place),
@@ -235,11 +244,32 @@ fn put_float(t: DType, v: f64, place: &mut [u8]) {
     match (t.code, t.bits) {
         (2, 64) => place.copy_from_slice(&v.to_le_bytes()),
         (2, 32) => place.copy_from_slice(&(v as f32).to_le_bytes()),
-        (2, 16) => place.copy_from_slice(&f16::from_f64(v).to_le_bytes()),
-        (4, 16) => place.copy_from_slice(&bf16::from_f64(v).to_le_bytes()),
+        (2, 16) => place.copy_from_slice(&f16::from_f32(to_odd(v)).to_le_bytes()),
+        (4, 16) => place.copy_from_slice(&bf16::from_f32(to_odd(v)).to_le_bytes()),
         (10, _) => place[0] = nearest_small(v, 3, 7, false),
         _ => place[0] = nearest_small(v, 2, 15, true),
     }
+}
+
+/// A real rounded to odd: rounding the result to a type at least two bits narrower is then rounding the real once
+/// (Boldo and Melquiond, IEEE Trans. Computers 57(4), 2008). `half`'s own conversions from f64 round twice.
+fn to_odd(v: f64) -> f32 {
+    let near = v as f32;
+    if f64::from(near) == v || v.is_nan() {
+        return near;
+    }
+    let toward_zero = if f64::from(near).abs() > v.abs() { near.to_bits() - 1 } else { near.to_bits() };
+    f32::from_bits(toward_zero | 1)
+}
+
+/// An integer as f64, such that rounding it further to `to` is rounding the integer once.
+pub(crate) fn int_for(to: DType, v: i128) -> f64 {
+    let near = v as f64;
+    if to == DType::F64 || near as i128 == v {
+        return near;
+    }
+    let toward_zero = if (near as i128).unsigned_abs() > v.unsigned_abs() { near.to_bits() - 1 } else { near.to_bits() };
+    f64::from_bits(toward_zero | 1)
 }
 
 /// The nearest 8-bit float, ties to even; overflow gives infinity or, without one, NaN.
