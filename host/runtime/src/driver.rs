@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use flagos_backend_api as abi;
+pub(crate) use flagos_backend_api as abi;
 use flagos_backend_api::{Code, Error, Result, Status};
 
 use crate::discover::LoadedBackend;
@@ -25,6 +25,10 @@ unsafe impl<T> Send for Raw<T> {}
 unsafe impl<T> Sync for Raw<T> {}
 
 impl<T> Raw<T> {
+    /// A handle a backend returned; `None` for NULL.
+    pub(crate) fn received(pointer: *mut T) -> Option<Raw<T>> {
+        NonNull::new(pointer).map(Raw)
+    }
     pub(crate) fn as_ptr(self) -> *mut T {
         self.0.as_ptr()
     }
@@ -43,7 +47,7 @@ macro_rules! slot {
         match $table.$slot {
             // SAFETY: negotiation checked the table; handles come from the same backend and live, by ownership in this crate.
             Some(function) => $driver.settle(unsafe { function($($arg),*) }),
-            None => Err(Error::unimplemented(format!(
+            None => Err($crate::driver::abi::Error::unimplemented(format!(
                 "backend '{}' leaves the slot '{}' of its table empty", $driver.backend.name, stringify!($slot)))),
         }
     };
@@ -53,9 +57,8 @@ macro_rules! slot {
 macro_rules! make {
     ($driver:expr, $table:expr, $slot:ident, $($arg:expr),* $(,)?) => {{
         let mut out = core::ptr::null_mut();
-        slot!($driver, $table, $slot, $($arg,)* &mut out).and_then(|()| {
-            NonNull::new(out).map(Raw).ok_or_else(|| Error::new(Code::INTERNAL, format!(
-                "backend '{}' reported success from '{}' but returned no handle", $driver.backend.name, stringify!($slot))))
+        $crate::driver::slot!($driver, $table, $slot, $($arg,)* &mut out).and_then(|()| {
+            $crate::driver::Raw::received(out).ok_or_else(|| $crate::driver::no_handle(&$driver.backend.name, stringify!($slot)))
         })
     }};
 }
@@ -292,6 +295,12 @@ impl Driver {
     pub(crate) fn plan_launch(&self, table: &abi::PlanTable, plan: Raw<abi::Plan>, stream: Raw<abi::Stream>, launch: &abi::Launch) -> Result<()> {
         slot!(self, table, launch, plan.as_ptr(), stream.as_ptr(), launch)
     }
+}
+
+/// A constructor that broke its promise.
+#[cold]
+pub(crate) fn no_handle(backend: &str, slot: &str) -> Error {
+    Error::new(Code::INTERNAL, format!("backend '{backend}' reported success from '{slot}' but returned no handle"))
 }
 
 /// Copies text a backend lent for the life of one of its objects.

@@ -89,7 +89,7 @@ impl Plan {
             other => other?,
         };
         let info = driver.plan_info(table, raw).inspect_err(|_| destroy(device, raw, table))?;
-        Ok(Plan(Arc::new(PlanInner {
+        Ok(PlanInner {
             serial: 0,
             device: device.clone(),
             spans: work.spans()?,
@@ -99,12 +99,12 @@ impl Plan {
             implementation: text(info.implementation),
             operator: work.name(),
             choice,
-        })
-        .registered()))
+        }
+        .registered())
     }
 
     pub(crate) fn fallback(device: &Device, work: &Work, inner: FallbackPlan, choice: Choice) -> Result<Plan> {
-        Ok(Plan(Arc::new(PlanInner {
+        Ok(PlanInner {
             serial: 0,
             device: device.clone(),
             spans: work.spans()?,
@@ -114,8 +114,8 @@ impl Plan {
             operator: work.name(),
             kind: PlanKind::Fallback(Box::new(inner)),
             choice,
-        })
-        .registered()))
+        }
+        .registered())
     }
 
     /// The device it runs on.
@@ -332,7 +332,7 @@ fn names() -> &'static Names {
 
 impl PlanInner {
     /// Gives the plan its serial number and makes it readable in the trace. Names outlive plans; equal plans made again share an entry.
-    fn registered(mut self) -> PlanInner {
+    fn registered(mut self) -> Plan {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         self.serial = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut names = names().lock().unwrap_or_else(PoisonError::into_inner);
@@ -342,7 +342,8 @@ impl PlanInner {
         if let Entry::Vacant(entry) = names.entry(self.serial) {
             entry.insert((self.operator.clone(), self.device.name().to_owned(), self.implementation.clone()));
         }
-        self
+        drop(names);
+        Plan(Arc::new(self))
     }
 }
 
