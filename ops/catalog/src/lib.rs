@@ -14,17 +14,24 @@ mod call;
 mod case;
 pub mod comparison;
 pub mod copy;
+pub mod create;
 pub mod dtypes;
 pub mod exponential;
 pub mod fft;
+pub mod index;
+pub mod norm;
 pub mod numerics;
 mod operator;
+pub mod philox;
+pub mod random;
 pub mod reduction;
 mod row;
 mod scalar;
+pub mod scan;
 pub mod select;
 pub mod shape;
 pub mod softmax;
+pub mod sort;
 pub mod sum;
 
 use std::collections::HashMap;
@@ -49,6 +56,12 @@ const FAMILIES: &[&[&Operator]] = &[
     copy::OPERATORS,
     reduction::OPERATORS,
     softmax::OPERATORS,
+    norm::OPERATORS,
+    scan::OPERATORS,
+    index::OPERATORS,
+    create::OPERATORS,
+    random::OPERATORS,
+    sort::OPERATORS,
 ];
 
 struct Registry {
