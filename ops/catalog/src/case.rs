@@ -436,7 +436,12 @@ pub fn contents(fill: Fill, dtype: DType, shape: &[i64], rng: &mut Rng) -> Array
     let n = shape.iter().product::<i64>().max(0) as usize;
     let dims: Vec<usize> = shape.iter().map(|n| *n as usize).collect();
     let last = dims.last().copied().unwrap_or(1).max(1);
-    if dtype.is_float() || dtype.is_complex() {
+    if dtype.is_complex() {
+        let part = if dtype.bits == 64 { DType::F32 } else { DType::F64 };
+        let data = (0..n).map(|i| num_complex::Complex::new(real(fill, part, i, last, rng), real(fill, part, i, last, rng))).collect();
+        return Array { shape: dims, data: crate::Data::Complex(data) };
+    }
+    if dtype.is_float() {
         Array::float(&dims, (0..n).map(|i| real(fill, dtype, i, last, rng)).collect())
     } else {
         Array::int(&dims, (0..n).map(|i| integer(fill, dtype, i, last, rng)).collect())

@@ -20,6 +20,7 @@ pub mod exponential;
 pub mod fft;
 pub mod index;
 pub mod norm;
+pub mod matmul;
 pub mod numerics;
 mod operator;
 pub mod philox;
@@ -33,6 +34,7 @@ pub mod shape;
 pub mod softmax;
 pub mod sort;
 pub mod sum;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -62,6 +64,7 @@ const FAMILIES: &[&[&Operator]] = &[
     create::OPERATORS,
     random::OPERATORS,
     sort::OPERATORS,
+    matmul::OPERATORS,
 ];
 
 struct Registry {
