@@ -1,26 +1,3 @@
-<<<<<<< HEAD
-//! BLAS routines: names and argument rules.
-
-use flagos_backend_api::{BlasDesc, Error, Result};
-
-use crate::OperandSpan;
-
-/// Name of a call ("gemm").
-pub fn name(_: &BlasDesc) -> &'static str {
-    "blas"
-}
-/// Checks arguments.
-pub fn check(desc: &BlasDesc) -> Result<()> {
-    operands(desc).map(drop)
-}
-/// What each binding touches.
-pub fn operands(_: &BlasDesc) -> Result<Vec<OperandSpan>> {
-    Err(Error::unimplemented("BLAS is not defined yet"))
-}
-/// Arithmetic operations.
-pub fn flops(_: &BlasDesc) -> f64 {
-    0.0
-=======
 //! BLAS routines: types, operands, argument checks, operation counts, reference and cases.
 //!
 //! Meaning, operand order and parameter numbers are those of the reference BLAS (Lawson et al. 1979; Dongarra et al. 1988, 1990), with these additions:
@@ -494,5 +471,4 @@ mod tests {
         assert_eq!(bytes(&BlasDesc { batch: 2, stride_c: 30, ..gemm() }), [15, 20, 51]);
         assert_eq!(bytes(&BlasDesc { order: BlasOrder::ROW_MAJOR.0, lda: 5, ldb: 5, ..gemm() }), [15, 20, 16]);
     }
->>>>>>> ops-b
 }
