@@ -6,9 +6,9 @@ import sys
 
 import torch
 
-from sources import elementwise, pointwise, tensors
+from sources import contraction, elementwise, philox, pointwise, tensors, transforms
 
-SOURCES = [pointwise, elementwise, tensors]
+SOURCES = [pointwise, elementwise, tensors, philox, contraction, transforms]
 
 
 def main():

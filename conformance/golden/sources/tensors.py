@@ -196,7 +196,10 @@ def norms():
     layer("eps", values(2, 4) * 1e-3, [4], eps=0.1)
     layer("constant", torch.full((2, 4), 3.0, dtype=F64), [4])
     layer("shifted", values(2, 8) + 1e6, [8])
-    layer("special", torch.tensor([[1.0, NAN, 2.0], [INF, 1.0, 2.0], [1.0, 2.0, 3.0]], dtype=F64), [3])
+    layer("nan", torch.tensor([[1.0, NAN, 2.0], [1.0, 2.0, 3.0]], dtype=F64), [3])
+    # PyTorch's running mean makes NaN of it; a mean by definition does not.
+    infinite, nan = torch.tensor([[INF, 1.0, 2.0]], dtype=F64), torch.full((1, 1), NAN, dtype=F64)
+    book.case("infinite", [infinite], [nan.expand(1, 3), torch.full((1, 1), INF, dtype=F64), nan], DEFINITION, {"normalized_shape": [3]})
     layer("whole", values(6), [6])
     layer("no-rows", torch.empty(0, 3, dtype=F64), [3])
     layer("f16", values(2, 4).to(F16), [4], values(4).to(F16), values(4).to(F16), dtype=F16)

@@ -1,7 +1,6 @@
 //! Reads golden files: safetensors with a list of cases in their metadata.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
 
 use flagos_backend_api::{DType, Tensor};
 use flagos_catalog::{Array, AttrKind, AttrValue, Operator};
@@ -15,23 +14,28 @@ pub struct Golden {
     pub array: Array,
 }
 
-/// One case: operands by position (absent ones are `None`) and its description.
+/// One case: operands by position and its description.
 pub struct GoldenCase {
     /// Name within the file.
     pub name: String,
-    /// Where the outputs come from.
-    pub source: String,
-    /// Attributes as given: names with JSON values.
-    pub attrs: serde_json::Map<String, Value>,
-    /// Inputs; trailing absent ones are left out.
-    pub inputs: Vec<Option<Golden>>,
+    /// Its entry in the list: source, attributes or descriptor.
+    pub entry: Value,
+    /// Inputs; absent ones are [`Tensor::NONE`], trailing absent ones left out.
+    pub inputs: Vec<Golden>,
     /// Outputs.
-    pub outputs: Vec<Option<Golden>>,
+    pub outputs: Vec<Golden>,
 }
 
-/// Reads `path`; panics with the file's name where it is malformed.
-pub fn read(path: &Path) -> Vec<GoldenCase> {
-    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+/// Names of all golden files.
+pub fn names() -> BTreeSet<String> {
+    let entries = std::fs::read_dir(crate::folder()).expect("conformance/golden is part of the repository");
+    entries.filter_map(|e| Some(e.ok()?.file_name().to_str()?.strip_suffix(".safetensors")?.to_string())).collect()
+}
+
+/// The cases of an operator or table; panics where the file is absent or malformed.
+pub fn read(name: &str) -> Vec<GoldenCase> {
+    let path = crate::folder().join(format!("{name}.safetensors"));
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     parse(&bytes).unwrap_or_else(|| panic!("{} is no golden file", path.display()))
 }
 
@@ -40,16 +44,17 @@ fn parse(bytes: &[u8]) -> Option<Vec<GoldenCase>> {
     let (header, body) = rest.split_at_checked(u64::from_le_bytes(*length) as usize)?;
     let header: HashMap<String, Value> = serde_json::from_slice(header).ok()?;
     let cases: Vec<Value> = serde_json::from_str(header.get("__metadata__")?["cases"].as_str()?).ok()?;
-    let operands = |case: &str, kind: &str| -> Option<Vec<Option<Golden>>> {
+    let operands = |case: &str, kind: &str| -> Option<Vec<Golden>> {
         let prefix = format!("{case}/{kind}");
         let place = |key: &str| key.strip_prefix(&prefix)?.parse::<usize>().ok();
         let count = header.keys().filter_map(|k| place(k)).max().map_or(0, |i| i + 1);
-        (0..count).map(|i| header.get(&format!("{prefix}{i}")).map_or(Some(None), |t| tensor(t, body).map(Some))).collect()
+        let absent = || Some(Golden { tensor: Tensor::NONE, array: Array::absent() });
+        (0..count).map(|i| header.get(&format!("{prefix}{i}")).map_or_else(absent, |t| tensor(t, body))).collect()
     };
     let case = |c: &Value| {
         let name = c["name"].as_str()?.to_string();
         let (inputs, outputs) = (operands(&name, "in")?, operands(&name, "out")?);
-        Some(GoldenCase { source: c["source"].as_str()?.into(), attrs: c["attrs"].as_object()?.clone(), inputs, outputs, name })
+        Some(GoldenCase { entry: c.clone(), inputs, outputs, name })
     };
     cases.iter().map(case).collect()
 }
@@ -65,10 +70,10 @@ fn tensor(entry: &Value, body: &[u8]) -> Option<Golden> {
 }
 
 /// The attributes of a case as `operator` takes them. Reals that JSON lacks are strings; choices are names.
-pub fn attributes<'a>(operator: &Operator, attrs: &'a serde_json::Map<String, Value>) -> Vec<(&'a str, AttrValue)> {
-    let value = |name: &str, v: &Value| -> Option<AttrValue> {
+pub fn attributes(operator: &Operator, case: &GoldenCase) -> Vec<(&'static str, AttrValue)> {
+    let value = |kind: &AttrKind, v: &Value| {
         let real = || v.as_f64().or_else(|| v.as_str()?.parse().ok());
-        Some(match &operator.attributes.iter().find(|a| a.name == name)?.kind {
+        Some(match kind {
             AttrKind::Bool { .. } => AttrValue::Int(v.as_bool()?.into()),
             AttrKind::Int { .. } => AttrValue::Int(v.as_i64()?),
             AttrKind::Number { .. } if v.is_i64() => AttrValue::Int(v.as_i64()?),
@@ -77,9 +82,10 @@ pub fn attributes<'a>(operator: &Operator, attrs: &'a serde_json::Map<String, Va
             AttrKind::Ints { .. } => AttrValue::Ints(v.as_array()?.iter().map(Value::as_i64).collect::<Option<_>>()?),
         })
     };
-    let named = |(name, v): (&'a String, &Value)| {
-        let value = value(name, v).unwrap_or_else(|| panic!("{}: attribute {name} = {v} does not fit its definition", operator.name));
-        (name.as_str(), value)
+    let named = |(name, v): (&String, &Value)| {
+        let spec = operator.attributes.iter().find(|a| a.name == name);
+        let known = spec.and_then(|spec| Some((spec.name, value(&spec.kind, v)?)));
+        known.unwrap_or_else(|| panic!("{}/{}: attribute {name} = {v} does not fit the definition", operator.name, case.name))
     };
-    attrs.iter().map(named).collect()
+    case.entry["attrs"].as_object().into_iter().flatten().map(named).collect()
 }
