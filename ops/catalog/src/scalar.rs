@@ -248,7 +248,7 @@ fn overshot(q: f64, b: f64) -> bool {
     q.abs() < 9_007_199_254_740_992.0 && b.is_finite()
 }
 
-const E_TO_MINUS_64: f64 = 1.603_810_890_548_637_9e-28;
+const E_TO_MINUS_64: f64 = 1.603_810_890_548_638e-28;
 
 /// The reference's integer: wide enough for every type, wrapped to the operand type when stored. Wrapping itself, because a product of
 /// three 64-bit integers passes 128 bits.
