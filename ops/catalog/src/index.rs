@@ -201,7 +201,8 @@ fn gather_cases(c: &mut Cases) {
         c.add(name, pair(x, index, *dim, *layout, Fill::Spread), &along(*dim));
     }
     c.add("special", pair(&[200, 3], &[300, 3], 0, Layout::Contiguous, Fill::Special), &along(0));
-    let permuted = vec![TensorCase::new(&[6, 50], Layout::Contiguous, Fill::Spread), TensorCase::new(&[6, 50], Layout::Transposed, Fill::Permutation)];
+    let mut permuted = pair(&[6, 50], &[6, 50], 1, Layout::Contiguous, Fill::Spread);
+    permuted[1] = TensorCase::new(&[6, 50], Layout::Transposed, Fill::Permutation);
     c.add("permutation", permuted, &along(1));
     c.quick("large", pair(&[1009, 257], &[1009, 129], 1, Layout::Contiguous, Fill::Spread), &along(1));
     c.bench("4096x4096-dim1", pair(&[4096, 4096], &[4096, 4096], 1, Layout::Contiguous, Fill::Spread), &along(1));

@@ -126,7 +126,7 @@ fn ordered(call: &Call, x: &Array, descending: bool, keep: usize) -> Result<Vec<
 /// Name, shape, dim, layout, contents.
 type Line = (&'static str, &'static [i64], i64, Layout, Fill);
 
-/// Cases of both: an axis sorted along has 3 elements or more, for topk takes 3.
+/// Cases of both: an axis sorted along has 3 elements or more, as topk takes 3.
 const LINES: &[Line] = &[
     ("rows", &[9, 67], -1, Layout::Contiguous, Fill::Spread),
     ("columns", &[33, 17], 0, Layout::Contiguous, Fill::Spread),
