@@ -13,7 +13,7 @@ mod reference;
 use flagos_backend_api::{BlasDesc, BlasDiag, BlasOrder, BlasRoutine, BlasSide, BlasTrans, BlasUplo, DType, Error, Result, Tensor};
 use num_complex::Complex;
 
-pub use crate::view::View;
+pub use crate::View;
 use crate::{Array, Data, Numerics, OperandSpan};
 pub use cases::{BlasCase, BlasInstance, cases};
 pub use reference::{Scalars, reference};
@@ -191,8 +191,10 @@ pub const ROUTINES: &[Routine] = &[
     },
 ];
 
+type Getter = fn(&BlasDesc) -> i64;
+
 /// Descriptor fields a routine may leave unused, which then are 0.
-const FIELDS: &[(&str, fn(&BlasDesc) -> i64)] = &[
+const FIELDS: &[(&str, Getter)] = &[
     ("order", |d| d.order.into()),
     ("side", |d| d.side.into()),
     ("uplo", |d| d.uplo.into()),

@@ -3,8 +3,8 @@
 use flagos_backend_api::{BlasDesc, BlasDiag, BlasOrder, BlasRoutine, BlasSide, BlasTrans, BlasUplo, DType, Result};
 use num_complex::Complex;
 
-use super::{ROUTINES, Routine, Scalars, Types, View, check, descriptor, name, reference, symbol, views};
-use crate::{Array, Data, Fill, Memory, Reference, Rng, Tier, contents};
+use super::{ROUTINES, Routine, Scalars, Types, check, descriptor, name, reference, symbol, views};
+use crate::{Array, Data, Fill, Memory, Reference, Rng, Tier, View, contents};
 
 const NAN: Fill = Fill::Uniform(f64::NAN, f64::NAN);
 

@@ -3,9 +3,9 @@
 use flagos_backend_api::{BlasDesc, BlasDiag, BlasRoutine, BlasSide, BlasTrans, BlasUplo, Error, Result};
 use num_complex::Complex;
 
-use super::{View, views};
+use super::views;
 use crate::sum::Sum;
-use crate::{Array, Data, Reference};
+use crate::{Array, Data, Reference, View};
 
 type C = Complex<f64>;
 
@@ -44,8 +44,9 @@ pub fn reference(d: &BlasDesc, scalars: Scalars, inputs: &[Array]) -> Result<Vec
         beta: scalars.beta.unwrap_or(C::ZERO),
         complex: d.dtype.is_complex(),
     };
-    let count = shape.iter().product();
-    let per = if shape[0] == 0 { 1 } else { count / shape[0] };
+    let count: usize = shape.iter().product();
+    // Elements of one problem.
+    let per: usize = shape[1..].iter().product();
     let n = d.n as usize;
     let (values, terms) = match BlasRoutine(d.routine) {
         BlasRoutine::AXPY => (job.each(count, |i| job.finish(job.product(C::ONE, job.data[0][i]), C::ONE, job.data[1][i])), 1),
@@ -181,7 +182,7 @@ impl Job<'_> {
         let left = d.side == BlasSide::LEFT.0;
         let (m, n) = (d.m as usize, d.n as usize);
         let (order, columns) = if left { (m, n) } else { (n, m) };
-        let turned = (d.trans_a != BlasTrans::NO_TRANS.0) != !left;
+        let turned = (d.trans_a != BlasTrans::NO_TRANS.0) == left;
         let upper = (d.uplo == BlasUplo::UPPER.0) != turned;
         let unit = d.diag == BlasDiag::UNIT.0;
         let mut out = vec![(C::ZERO, 0.0); count];
