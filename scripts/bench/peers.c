@@ -109,7 +109,7 @@ int main(int argc, char **argv) {
         // Planning has overwritten the input.
         void *fresh = numbers(2 * count, 0);
         memcpy(j.a, fresh, 2 * count * sizeof(float));
-        snprintf(head, sizeof head, "\"bench\": \"fft_c2c\", \"size\": \"%d\", \"dtype\": \"f32\", \"threads\": %d, \"peer\": \"fftw\", \"version\": \"%s\"", n, threads,
+        snprintf(head, sizeof head, "\"bench\": \"fft.c2c\", \"size\": \"%d\", \"dtype\": \"f32\", \"threads\": %d, \"peer\": \"fftw\", \"version\": \"%s\"", n, threads,
                  fftwf_version);
         measure(head, fft, &j, 5.0 * n * log2(n));
     }
