@@ -1,8 +1,8 @@
 //! The BLAS reference against SciPy's BLAS.
 
 use flagos_backend_api::{BlasDesc, DType};
-use flagos_catalog::blas::{self, Scalars, View};
-use flagos_catalog::{Array, Data, numerics};
+use flagos_catalog::blas::{self, Scalars};
+use flagos_catalog::{Array, numerics};
 use num_complex::Complex;
 use serde_json::Value;
 
@@ -23,26 +23,17 @@ fn check(case: &GoldenCase) -> Result<(), String> {
     let desc = descriptor(&case.entry["desc"]);
     blas::check(&desc).map_err(|e| e.to_string())?;
     let views = blas::views(&desc);
-    let inputs: Vec<Array> = views.iter().enumerate().map(|(i, v)| case.inputs.get(i).map_or_else(Array::absent, |g| read(v, &g.array))).collect();
+    let inputs: Vec<Array> = views.iter().enumerate().map(|(i, v)| case.inputs.get(i).map_or_else(Array::absent, |g| file::seen(v, &g.array))).collect();
     let scalar = |name: &str| case.entry.get(name).map(|v| Complex::new(v[0].as_f64().unwrap_or(f64::NAN), v[1].as_f64().unwrap_or(f64::NAN)));
     let scalars = Scalars { alpha: scalar("alpha"), beta: scalar("beta") };
     for (binding, reference) in blas::reference(&desc, scalars, &inputs).map_err(|e| e.to_string())? {
-        let golden = read(&views[binding], &case.outputs[0].array);
+        let golden = file::seen(&views[binding], &case.outputs[0].array);
         let v = numerics::judge(blas::NUMERICS, desc.out_dtype, &reference, &golden);
         if !v.ok {
             return Err(format!("element {}: golden {}, reference {}, error {:.3} of the bound", v.index, v.got, v.expected, v.worst));
         }
     }
     Ok(())
-}
-
-/// The elements a view names, from memory given as f64 (complex ones as pairs).
-fn read(view: &View, memory: &Array) -> Array {
-    let bytes: Vec<u8> = match &memory.data {
-        Data::Float(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        _ => panic!("golden memory of BLAS is f64"),
-    };
-    Array::decode(&view.tensor, &bytes, view.origin as usize * view.tensor.dtype.bytes()).unwrap_or_else(|e| panic!("{}: {e}", view.name))
 }
 
 fn descriptor(v: &Value) -> BlasDesc {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use flagos_backend_api::{DType, Tensor};
+use flagos_catalog::blas::View;
 use flagos_catalog::{Array, AttrKind, AttrValue, Operator};
 use serde_json::Value;
 
@@ -88,4 +89,11 @@ pub fn attributes(operator: &Operator, case: &GoldenCase) -> Vec<(&'static str, 
         known.unwrap_or_else(|| panic!("{}/{}: attribute {name} = {v} does not fit the definition", operator.name, case.name))
     };
     case.entry["attrs"].as_object().into_iter().flatten().map(named).collect()
+}
+
+/// The elements a view names in golden memory: f64, complex numbers as pairs.
+pub fn seen(view: &View, memory: &Array) -> Array {
+    let bytes: Vec<u8> = memory.floats().iter().flat_map(|x| x.to_le_bytes()).collect();
+    let origin = view.origin as usize * view.tensor.dtype.bytes();
+    Array::decode(&view.tensor, &bytes, origin).unwrap_or_else(|e| panic!("operand {}: {e}", view.name))
 }

@@ -1,6 +1,7 @@
 //! References against golden vectors: values from sources that share no code with the catalogue.
 
 mod blas;
+mod fft;
 mod file;
 mod operators;
 
