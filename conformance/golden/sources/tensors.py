@@ -381,6 +381,8 @@ def sorting():
     topk("uint8", small_ints(2, 9, dtype=torch.uint8, low=0, high=4), 3, -1, False, source=f"{TORCH} uint8")
     topk("f16", values(2, 6).to(F16), 2, source=TORCH)
     topk("scalar", torch.tensor(3.0, dtype=F64), 1)
+    x = torch.tensor([3.0, 9.0, 1.0, 7.0], dtype=F64)
+    book.case("unsorted", [x], [torch.tensor([9.0, 7.0, 3.0], dtype=F64), torch.tensor([1, 3, 0])], "definition: sorted all the same", {"k": 3, "sorted": False})
     yield book
 
 

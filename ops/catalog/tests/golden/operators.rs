@@ -38,6 +38,17 @@ fn every_operator_has_golden_vectors() {
 }
 
 #[test]
+fn every_attribute_is_given_in_a_case() {
+    let names = file::names();
+    for operator in flagos_catalog::operators().iter().filter(|o| names.contains(o.name)) {
+        let cases = file::read(operator.name);
+        let given = |name: &str| cases.iter().any(|c| c.entry["attrs"].get(name).is_some());
+        let idle: Vec<&str> = operator.attributes.iter().map(|a| a.name).filter(|n| !given(n)).collect();
+        assert!(idle.is_empty(), "{}: no golden case gives {}", operator.name, idle.join(", "));
+    }
+}
+
+#[test]
 fn wrong_values_are_found() {
     let operator = flagos_catalog::find("exp").expect("the catalogue has exp");
     let mut case = file::read("exp").remove(0);
