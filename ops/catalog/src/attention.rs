@@ -37,8 +37,8 @@ pub const SCALED_DOT_PRODUCT_ATTENTION: &Operator = &Operator {
     cases,
     reference,
     flops,
-    doc: "y[l] = Σ softmax(scale·q[l]·k[s] + mask[l, s] over s)·v[s], in each of the leading axes. Dot products, softmax and sums are accumulated in f32 or \
-          wider (f64 for f64); the weights may be rounded to T once.",
+    doc: "y[l] = Σ softmax(scale·q[l]·k[s] + mask[l, s] over s)·v[s], in each of the leading axes. Dot products, softmax and sums are accumulated in \
+          f32 or wider (f64 for f64); the weights may be rounded to T once.",
 };
 
 /// The family's operators.
@@ -199,7 +199,8 @@ fn reference(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
             for j in 0..s {
                 let entry = v[(problem * s + j) * ev + c];
                 sum.add_product(weights[j], entry);
-                // A logit's error of γ_E·size is a relative error of its weight and, averaged, of the total; sums over keys add γ_S; the weights may be rounded to T.
+                // A logit's error of γ_E·size is a relative error of its weight and, averaged, of the total; sums over keys add γ_S;
+                // the weights may be rounded to T.
                 let logit = (e + 8) as f64 * (sizes[j] + mean);
                 let rounding = unit_roundoff(t) / unit_roundoff(accumulator(t));
                 size += (weights[j] / total * entry).abs() * ((s + 8) as f64 + logit + 2.0 * rounding) / terms as f64;
@@ -215,10 +216,13 @@ fn reference(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::numerics::{judge, round_to};
+    use crate::{Rng, contents};
 
     fn run(shapes: &[&[i64]], mask: Option<(Tensor, Array)>, data: [Vec<f64>; 3], attrs: &[(&str, AttrValue)]) -> Vec<f64> {
         let mut tensors: Vec<Tensor> = shapes.iter().map(|s| Tensor::contiguous(DType::F64, s)).collect();
-        let mut arrays: Vec<Array> = shapes.iter().zip(data).map(|(s, d)| Array::float(&s.iter().map(|n| *n as usize).collect::<Vec<_>>(), d)).collect();
+        let size = |s: &[i64]| s.iter().map(|n| *n as usize).collect::<Vec<_>>();
+        let mut arrays: Vec<Array> = shapes.iter().zip(data).map(|(s, d)| Array::float(&size(s), d)).collect();
         match mask {
             Some((t, a)) => (tensors.push(t), arrays.push(a)),
             None => ((), arrays.push(Array::absent())),
@@ -251,10 +255,48 @@ mod tests {
         near(&run(&[&[1, 1], &[0, 1], &[0, 2]], None, [vec![1.0], vec![], vec![]], &[]), &[0.0, 0.0]);
     }
 
+    /// One pass over the keys in f32 with running maximum, weights rounded to `t` before they meet v, as fused kernels do.
+    fn fused(t: DType, q: &[f64], k: &[f64], v: &[f64], e: usize, keys: usize) -> f64 {
+        let scale = 1.0 / (e as f32).sqrt();
+        let (mut most, mut total, mut y) = (f32::NEG_INFINITY, 0f32, 0f32);
+        for j in 0..keys {
+            let z = (0..e).fold(0f32, |sum, i| sum + q[i] as f32 * k[j * e + i] as f32) * scale;
+            let next = most.max(z);
+            let (shrink, p) = ((most - next).exp(), (z - next).exp());
+            (most, total) = (next, total * shrink + p);
+            y = y * shrink + round_to(t, p.into()) as f32 * v[j] as f32;
+        }
+        round_to(t, (y / total).into())
+    }
+
+    #[test]
+    fn fused_kernels_meet_the_bound_and_a_lost_key_does_not() {
+        let (l, s, e) = (16, 67, 33);
+        for t in [DType::F16, DType::BF16, DType::F32] {
+            let tensors = [[l, e], [s, e], [s, 1]].map(|shape| Tensor::contiguous(t, &shape.map(|n: usize| n as i64)));
+            let rng = &mut Rng(3);
+            let mut values = |x: &Tensor| {
+                let wide = contents(Fill::Normal, t, x.shape(), rng);
+                Array::float(&wide.shape, wide.floats().iter().map(|x| round_to(t, *x)).collect())
+            };
+            let arrays = [values(&tensors[0]), values(&tensors[1]), values(&tensors[2]), Array::absent()];
+            let call = Call::inferred(SCALED_DOT_PRODUCT_ATTENTION, &tensors, DType::NONE, &[]).unwrap();
+            let want = reference(&call, &arrays).unwrap().remove(0);
+            let (q, k, v) = (arrays[0].floats(), arrays[1].floats(), arrays[2].floats());
+            let verdict = |keys: usize| {
+                let y = (0..l).map(|row| fused(t, &q[row * e..], &k, &v, e, keys)).collect();
+                judge(Numerics::ForwardError, t, &want, &Array::float(&[l, 1], y))
+            };
+            assert!(verdict(s).ok, "{t}: {:?}", verdict(s));
+            assert!(!verdict(s - 1).ok, "{t}: {:?}", verdict(s - 1));
+        }
+    }
+
     #[test]
     fn misfits_are_named() {
         let t = |shape: &[i64]| Tensor::contiguous(DType::F32, shape);
-        let fail = |inputs: &[Tensor], attrs: &[(&str, AttrValue)]| Call::inferred(SCALED_DOT_PRODUCT_ATTENTION, inputs, DType::NONE, attrs).unwrap_err().message;
+        let op = SCALED_DOT_PRODUCT_ATTENTION;
+        let fail = |inputs: &[Tensor], attrs: &[(&str, AttrValue)]| Call::inferred(op, inputs, DType::NONE, attrs).unwrap_err().message;
         assert!(fail(&[t(&[2, 3, 4]), t(&[1, 3, 4]), t(&[2, 3, 4])], &[]).contains("equal leading axes"));
         let qkv = [t(&[3, 4]), t(&[5, 4]), t(&[5, 4])];
         assert!(fail(&[qkv[0], qkv[1], qkv[2], t(&[5, 3])], &[]).contains("does not broadcast to [3, 5]"));

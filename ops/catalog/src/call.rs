@@ -59,6 +59,7 @@ impl Attrs {
         self.int(name) != 0
     }
     /// A number by position: (as float, as integer).
+    #[inline]
     pub fn number_at(&self, index: usize) -> (f64, i64) {
         match self.values.get(index) {
             Some(AttrValue::Float(v)) => (*v, *v as i64),
@@ -67,6 +68,7 @@ impl Attrs {
         }
     }
     /// A choice by position.
+    #[inline]
     pub fn choice_at(&self, index: usize) -> i64 {
         self.number_at(index).1
     }

@@ -37,8 +37,8 @@ pub const CONV2D: &Operator = &Operator {
     cases,
     reference,
     flops: |call| Extents::of(call).map_or(0.0, |e| 2.0 * e.terms() as f64 * e.out.iter().map(|n| *n as f64).product::<f64>()),
-    doc: "y[n, o, i, j] = bias[o] + Σ x[n, c, i·stride₀ + p·dilation₀ - padding₀, j·stride₁ + q·dilation₁ - padding₁]·w[o, c, p, q] over the channels c of o's \
-          group and the kernel's p, q (cross-correlation); outside of x lie zeros. Accumulated in f32 or wider, f64 for f64.",
+    doc: "y[n, o, i, j] = bias[o] + Σ x[n, c, i·stride₀ + p·dilation₀ - padding₀, j·stride₁ + q·dilation₁ - padding₁]·w[o, c, p, q] over the \
+          channels c of o's group and the kernel's p, q (cross-correlation); outside of x lie zeros. Accumulated in f32 or wider, f64 for f64.",
 };
 
 /// The family's operators.
@@ -68,8 +68,8 @@ impl Extents {
         let (stride, padding, dilation) = (pair("stride", 1)?, pair("padding", 0)?, pair("dilation", 1)?);
         let groups = call.attrs.int("groups");
         if groups < 1 || xs[1] % groups != 0 || ws[0] % groups != 0 || ws[1] != xs[1] / groups {
-            let text = format!("groups is {groups}; x has {} channels, w {} outputs of {} channels: groups divides both, and w has C/groups", xs[1], ws[0], ws[1]);
-            return Err(fault(call, text));
+            let (c, [o, per, ..]) = (xs[1], ws);
+            return Err(fault(call, format!("groups is {groups}; x has {c} channels, w {o} outputs of {per}: groups divides both, and w has C/groups")));
         }
         if !bias.is_none() && bias.shape() != [ws[0]] {
             return Err(fault(call, format!("bias has shape {:?}; it is [{}]", bias.shape(), ws[0])).at(2));
@@ -81,8 +81,8 @@ impl Extents {
             match room() {
                 Some(room) if room >= 0 && k >= 1 => out[2 + d] = room / stride[d] + 1,
                 _ => {
-                    let text = format!("axis {}: a kernel of {k} with dilation {} does not fit into {n} with padding {}", 2 + d, dilation[d], padding[d]);
-                    return Err(fault(call, text));
+                    let (axis, dilation, padding) = (2 + d, dilation[d], padding[d]);
+                    return Err(fault(call, format!("axis {axis}: a kernel of {k} with dilation {dilation} does not fit into {n} with padding {padding}")));
                 }
             }
         }

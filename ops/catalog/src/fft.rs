@@ -1,8 +1,8 @@
 //! Discrete Fourier transforms: argument checks, defaults, operands, operation counts, reference and cases.
 //!
 //! Element (i₀, i₁, i₂) of transform b lies at element `b·dist + ((i₀·embed₁ + i₁)·embed₂ + i₂)·stride` of its binding, as in FFTW's advanced
-//! interface; `embed₀` takes no part. Real transforms halve the last axis of the complex side to n/2 + 1. c2r transforms the leading axes first, then the
-//! last one, of which it ignores the imaginary parts of bin 0 and, for even n, bin n/2. NaN and infinities may spread over the whole transform.
+//! interface; `embed₀` takes no part. Real transforms halve the last axis of the complex side to n/2 + 1. c2r transforms the leading axes first, then
+//! the last one, of which it ignores the imaginary parts of bin 0 and, for even n, bin n/2. NaN and infinities may spread over the whole transform.
 
 mod cases;
 mod reference;
@@ -55,8 +55,8 @@ pub fn descriptor(kind: FftKind, precision: DType, lengths: &[i64]) -> FftDesc {
 /// UNIMPLEMENTED for unknown kinds and types; INVALID_ARGUMENT for the first illegal field, with its value and legal range.
 pub fn check(d: &FftDesc) -> Result<()> {
     if d.size != FftDesc::SIZE || d.kind != FftDesc::KIND {
-        let text = format!("flagos_fft_desc_t has size {} and kind {:#x}, this build's are {} and {:#x}", d.size, d.kind, FftDesc::SIZE, FftDesc::KIND);
-        return Err(Error::invalid(text));
+        let (size, kind) = (FftDesc::SIZE, FftDesc::KIND);
+        return Err(Error::invalid(format!("flagos_fft_desc_t has size {} and kind {:#x}, this build's are {size} and {kind:#x}", d.size, d.kind)));
     }
     let kind = name(d.transform);
     let bad = |field: &str, value: &dyn core::fmt::Display, want: &str| Err(Error::invalid(format!("fft.{kind}: {field} is {value}; {want}")));
@@ -82,23 +82,20 @@ pub fn check(d: &FftDesc) -> Result<()> {
         if axis < rank && d.n[axis] < 1 {
             return bad(&format!("n[{axis}]"), &d.n[axis], "it must be at least 1");
         }
-        for (field, values, complex) in [("n", &d.n, None), ("in_embed", &d.in_embed, Some(input_complex(d))), ("out_embed", &d.out_embed, Some(output_complex(d)))] {
-            let value = values[axis];
+        let (input, output) = (lengths(d, input_complex(d)), lengths(d, output_complex(d)));
+        let sides = [("n", d.n, d.n), ("in_embed", d.in_embed, input), ("out_embed", d.out_embed, output)];
+        for (field, values, least) in sides {
+            let (value, least) = (values[axis], least[axis]);
             if axis >= rank && value != 0 {
                 return bad(&format!("{field}[{axis}]"), &value, &format!("entries from the rank ({rank}) on are 0"));
             }
-            if let Some(complex) = complex
-                && axis < rank
-                && axis > 0
-                && value != 0
-                && value < lengths(d, complex)[axis]
-            {
-                let want = format!("it must be at least {}, or 0 for that", lengths(d, complex)[axis]);
-                return bad(&format!("{field}[{axis}]"), &value, &want);
+            if (1..rank).contains(&axis) && value != 0 && value < least {
+                return bad(&format!("{field}[{axis}]"), &value, &format!("it must be at least {least}, or 0 for that"));
             }
         }
     }
-    for (field, value) in [("batch", d.batch), ("in_stride", d.in_stride), ("in_dist", d.in_dist), ("out_stride", d.out_stride), ("out_dist", d.out_dist)] {
+    let steps = [("in_stride", d.in_stride), ("in_dist", d.in_dist), ("out_stride", d.out_stride), ("out_dist", d.out_dist)];
+    for (field, value) in [("batch", d.batch)].into_iter().chain(steps) {
         if value < 0 {
             return bad(field, &value, "it must be at least 0");
         }
@@ -142,8 +139,8 @@ pub fn same(a: &FftDesc, b: &FftDesc) -> bool {
     words(a) == words(b)
 }
 
-/// Whether input and output may have one binding: equal layouts, or for real transforms the padded layout of FFTW (unit strides, real rows of twice the
-/// complex rows' length).
+/// Whether input and output may have one binding: equal layouts, or for real transforms the padded layout of FFTW (unit strides, real rows of twice
+/// the complex rows' length).
 pub fn may_be_in_place(d: &FftDesc) -> bool {
     let d = normalised(d);
     let rank = (d.rank as usize).min(3);

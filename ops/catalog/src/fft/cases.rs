@@ -71,7 +71,9 @@ impl FftInstance {
     }
 }
 
-const SMALL: &[i64] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 17, 19, 25, 27, 30, 31, 32, 49, 60, 64, 97, 100, 121, 127, 128, 243, 256, 289, 360, 1009];
+const SMALL: &[i64] = &[
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 17, 19, 25, 27, 30, 31, 32, 49, 60, 64, 97, 100, 121, 127, 128, 243, 256, 289, 360, 1009,
+];
 const LARGE: &[i64] = &[1000, 1024, 2003, 2018, 4001, 4096, 15_625, 30_030, 46_656, 65_536];
 
 /// Every case.
@@ -176,7 +178,8 @@ impl List {
         }
         self.smoke("6x10-batch", make(&[6, 10], 3));
         self.smoke("3x4x5-batch", make(&[3, 4, 5], 2));
-        let embedded = FftDesc { in_embed: [0, 13, 0], in_stride: 2, in_dist: 200, out_embed: [0, 11, 0], out_stride: 3, out_dist: 250, ..make(&[6, 10], 2) };
+        let plane = FftDesc { in_embed: [0, 13, 0], in_stride: 2, in_dist: 200, ..make(&[6, 10], 2) };
+        let embedded = FftDesc { out_embed: [0, 11, 0], out_stride: 3, out_dist: 250, ..plane };
         self.smoke("6x10-embedded", embedded);
         self.smoke("3x4x5-embedded", FftDesc { in_embed: [0, 6, 7], out_embed: [0, 5, 8], ..make(&[3, 4, 5], 1) });
         match kind {
