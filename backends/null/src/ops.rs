@@ -36,6 +36,11 @@ pub struct Program {
     pub operands: Vec<Operand>,
 }
 
+// SAFETY: the only pointers in it are those of tensor descriptors; `next` is NULL in every checked call, and `buffer` is set to NULL.
+unsafe impl Send for Program {}
+// SAFETY: as above.
+unsafe impl Sync for Program {}
+
 /// A plan: what the host's handle holds.
 pub struct NullPlan {
     program: Arc<Program>,
@@ -67,7 +72,9 @@ impl Operators for NullDevice {
     /// May be slow: compile, ask the vendor library for its heuristics, allocate. Everything a launch needs is settled here.
     fn plan_op(&self, op: OpRef<'_>, _: &PlanLimits) -> Result<NullPlan> {
         // SAFETY: an OpRef's descriptor is valid by construction.
-        let call = unsafe { Call::from_abi(op.raw()) }?;
+        let mut call = unsafe { Call::from_abi(op.raw()) }?;
+        // Plans describe; launches bring the memory.
+        call.inputs.iter_mut().chain(&mut call.outputs).for_each(|t| t.buffer = core::ptr::null_mut());
         call.check()?;
         fault::planned(self)?;
         let operand = |writes: bool| move |t: &Tensor| Operand { tensor: *t, reads: !writes, writes };

@@ -30,18 +30,49 @@ pub struct HostAddress(pub *mut u8);
 // SAFETY: an address may be sent; the contract has the host leave the range alone until the stream passed the task.
 unsafe impl Send for HostAddress {}
 
-/// One piece of work. It owns what it needs, so that nothing has to be allocated to enqueue it.
+/// One piece of work. It owns what it needs, so that nothing has to be allocated to enqueue it: that is also why launches are not boxed.
+#[allow(clippy::large_enum_variant)]
 pub enum Task {
     /// A planned call.
     Launch(Launch),
     /// Device to host.
-    Read { #[doc = "From."] src: Place, #[doc = "To."] dst: HostAddress, #[doc = "How many."] bytes: u64 },
+    Read {
+        /// From.
+        src: Place,
+        /// To.
+        dst: HostAddress,
+        /// How many.
+        bytes: u64,
+    },
     /// Host to device.
-    Write { #[doc = "To."] dst: Place, #[doc = "From."] src: HostAddress, #[doc = "How many."] bytes: u64 },
+    Write {
+        /// To.
+        dst: Place,
+        /// From.
+        src: HostAddress,
+        /// How many.
+        bytes: u64,
+    },
     /// Device to device.
-    Copy { #[doc = "To."] dst: Place, #[doc = "From."] src: Place, #[doc = "How many."] bytes: u64 },
+    Copy {
+        /// To.
+        dst: Place,
+        /// From.
+        src: Place,
+        /// How many.
+        bytes: u64,
+    },
     /// Fill with the first `length` bytes of `pattern`, again and again.
-    Fill { #[doc = "To."] dst: Place, #[doc = "Pattern."] pattern: [u8; 16], #[doc = "Its length."] length: usize, #[doc = "How many."] bytes: u64 },
+    Fill {
+        /// To.
+        dst: Place,
+        /// Pattern.
+        pattern: [u8; 16],
+        /// Its length.
+        length: usize,
+        /// How many.
+        bytes: u64,
+    },
     /// Raise a timeline.
     Signal(Arc<Timeline>, u64),
     /// Wait for a timeline.

@@ -25,7 +25,7 @@ pub fn amend(table: &mut BackendV1) {
         table.layout_hash.lo ^= 1;
     }
     if is(Fault::EntryStartsThread) {
-        std::thread::spawn(|| std::thread::park());
+        std::thread::spawn(std::thread::park);
     }
     if is(Fault::ProbeOverruns) {
         table.probe = Some(probe);

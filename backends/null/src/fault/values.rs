@@ -218,8 +218,8 @@ fn float(t: DType, x: f64) -> f64 {
     if is(Fault::InfSaturated) && x.is_infinite() {
         return max_of(t).copysign(x);
     }
-    // The spacing of subnormals is constant: below the least normal, 2^(p-1) of them.
-    let least = ulp_of(t, 0.0) * 2.0 / (ulp_of(t, 1.0) * 2.0);
+    // Least subnormal over 2^(1-p): the least normal.
+    let least = ulp_of(t, 0.0) / ulp_of(t, 1.0);
     if is(Fault::DenormalFlush) && x.abs() < least {
         return 0.0f64.copysign(x);
     }
