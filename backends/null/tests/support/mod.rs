@@ -33,6 +33,8 @@ static HOST: Shared = Shared(HostV1 {
 #[macro_export]
 macro_rules! sized {
     ($T:ty) => {{
+        // The macro stands inside of `call!` at times, which is unsafe code itself.
+        #[allow(unused_unsafe)]
         // SAFETY: all-zero bytes are a value of the ABI's structs.
         let mut value: $T = unsafe { core::mem::zeroed() };
         (value.size, value.kind) = (<$T>::SIZE, <$T>::KIND);
