@@ -16,6 +16,7 @@
 pub mod backend;
 pub mod blas;
 pub mod ccl;
+pub mod checked;
 pub mod device;
 pub mod fft;
 pub mod layout;

@@ -4,7 +4,8 @@ use crate::{DeviceInfo, DeviceKind, DeviceProbe, DeviceTable, KernelFormat, Memo
 
 use super::export::{Backend, table};
 use super::handle::{Handle, put};
-use super::{Memory, Streams, checked};
+use super::{Memory, Streams};
+use crate::checked;
 
 /// What `probe` says of one device.
 #[derive(Clone, Debug)]

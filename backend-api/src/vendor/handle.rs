@@ -1,6 +1,7 @@
 //! Handles: boxes whose first word points to the backend's table, as the contract demands.
 
-use crate::{BackendV1, Error, Result};
+use crate::checked::null;
+use crate::{BackendV1, Result};
 
 /// A handle's memory. `owner` is the device (or module) it was made from.
 #[repr(C)]
@@ -47,11 +48,6 @@ impl<T> Handle<T> {
         // SAFETY: stated by the caller.
         unsafe { &(*self.owner.cast::<Handle<D>>()).value }
     }
-}
-
-#[cold]
-pub(super) fn null(what: &str) -> Error {
-    Error::invalid(format!("{what} is NULL"))
 }
 
 /// Writes a result through an out parameter.

@@ -5,8 +5,9 @@ use core::ffi::c_void;
 use crate::{AllocDesc, Error, MemoryExport, MemoryInfo, MemoryKind, MemoryTable, Result, Status};
 
 use super::export::{Backend, table};
-use super::handle::{Handle, null, put};
-use super::{Streams, checked};
+use super::Streams;
+use super::handle::{Handle, put};
+use crate::checked::{self, null};
 
 /// A request for memory, checked: at least one byte, alignment a power of two or 0.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,6 @@
 //! Objects passed to a trait are alive: the contract obliges the host to destroy everything made from a device before it closes it, and
 //! the host to name only handles it got from this backend. The glue cannot check the latter and relies on it.
 
-mod checked;
 mod device;
 mod export;
 mod handle;
@@ -18,7 +17,7 @@ mod plan;
 mod state;
 mod stream;
 
-pub use checked::OpRef;
+pub use crate::checked::OpRef;
 pub use device::{Device, DeviceFacts, ProbeFacts};
 pub use export::{Backend, Domains, query};
 pub use memory::{AllocRequest, Memory};

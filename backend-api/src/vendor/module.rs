@@ -5,8 +5,9 @@ use core::ffi::c_void;
 use crate::{ArgKind, CompileDesc, Error, KernelArg, KernelFormat, KernelInfo, KernelLaunch, ModuleTable, Result, Status, Str};
 
 use super::export::{Backend, table};
-use super::handle::{Handle, null, put};
-use super::{Device, Memory, Streams, checked};
+use super::handle::{Handle, put};
+use super::{Device, Memory, Streams};
+use crate::checked::{self, null};
 
 /// Code to compile.
 pub struct CompileRequest<'a> {

@@ -5,8 +5,9 @@ use core::ffi::c_void;
 use crate::{Answer, Binding, BlasDesc, BlasTable, Code, Error, FftDesc, FftTable, Launch, Op, OpTable, Plan, PlanInfo, PlanLimits, PlanTable, Result, Status, Str, Support};
 
 use super::export::{Backend, table};
-use super::handle::{Handle, null, put};
-use super::{Device, Memory, OpRef, Streams, checked};
+use super::handle::{Handle, put};
+use super::{Device, Memory, OpRef, Streams};
+use crate::checked::{self, null};
 
 /// Answer of a query. Fields beyond the level asked may stay at their defaults.
 #[derive(Clone, Copy, Debug)]

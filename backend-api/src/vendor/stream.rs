@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, Status, StreamDesc, StreamTable};
 
-use super::checked;
+use crate::checked;
 use super::export::{Backend, table};
 use super::handle::{Handle, put};
 

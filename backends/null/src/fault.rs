@@ -58,6 +58,12 @@ faults! {
     SoftmaxOverflow "softmax-no-max-subtraction" "value" "softmax computes exp(x) in the element's type without subtracting the maximum."
     WrongAxis "reduction-wrong-axis" "value" "Reductions of matrices run along the other axis."
     LastTie "argmax-last-tie" "value" "argmax and argmin give the last of equals."
+    LdaIgnored "gemm-lda-ignored" "value" "Matrices of BLAS calls are read as if they had no gaps between rows or columns."
+    BetaReadsC "beta-zero-reads-c" "value" "With beta = 0, NaN in C or y reaches the result."
+    AlphaIgnored "blas-alpha-ignored" "value" "alpha is taken for 1."
+    ConjIgnored "blas-conjugate-ignored" "value" "Conjugate transposes are taken for transposes."
+    FftDirection "fft-wrong-direction" "value" "The exponent has the other sign."
+    FftScale "fft-scale-ignored" "value" "The scale is taken for 1."
     // What a launch touches.
     UnwrittenTail "unwritten-tail" "unwritten" "The last element of every output is not written."
     StaleOutput "stale-output" "stale" "The first element of the result depends on what the output held."

@@ -4,17 +4,20 @@
 //! the catalogue's references: slow and right. Copy this folder, then replace file by file what the comments marked `Replace:` name.
 //! [`fault`] is not part of the template: the conformance suite is tested with it. Drop it and every line that says `fault::`.
 //!
-//! Layers, outermost first: `flagos_backend_api::vendor` owns handles, checks arguments and stops panics; [`ops`], [`memory`], [`stream`]
-//! and [`device`] implement its safe traits; [`worker`] stands for the driver.
+//! Layers, outermost first: `flagos_backend_api::vendor` owns handles, checks arguments and stops panics; [`device`], [`memory`],
+//! [`stream`], [`ops`], [`blas`] and [`fft`] implement its safe traits; [`plan`] is what the last three share; [`worker`] stands for the driver.
 
+pub mod blas;
 pub mod device;
 pub mod fault;
+pub mod fft;
 pub mod memory;
 pub mod ops;
+pub mod plan;
 pub mod stream;
 pub mod worker;
 
-use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, op_table};
+use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, blas_table, fft_table, op_table};
 use flagos_backend_api::{BackendV1, Code, DeviceKind, Error, Result, build_id, export_backend};
 
 pub use device::NullDevice;
@@ -28,7 +31,7 @@ impl Backend for Null {
     const VENDOR: &'static str = "libflagos";
     const BUILD_ID: &'static str = build_id!();
     // Replace: offer what you have. `Domains::NONE` is a legal start: the host then finds device, memory and streams only.
-    const DOMAINS: Domains = Domains { op: Some(op_table::<Null>()), ..Domains::NONE };
+    const DOMAINS: Domains = Domains { op: Some(op_table::<Null>()), blas: Some(blas_table::<Null>()), fft: Some(fft_table::<Null>()), ..Domains::NONE };
     type Device = NullDevice;
 
     fn state() -> &'static State {

@@ -9,7 +9,7 @@ use flagos_backend_api::{Code, Error, Result};
 
 use crate::fault;
 use crate::memory::Block;
-use crate::ops::Launch;
+use crate::plan::Launch;
 use crate::stream::Timeline;
 
 /// Tasks a queue holds. A full one makes the caller wait, as drivers do.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flagos_backend_api as abi;
 use flagos_backend_api::{Answer, Code, DType, MemoryKind, Tensor};
-use flagos_catalog::{AttrValue, Call, find};
+use flagos_catalog::{AttrValue, Call, blas as catalogue_blas, fft as catalogue_fft, find};
 use support::{Backend, code};
 
 /// A struct with room behind it.
@@ -225,6 +225,45 @@ fn strided_operands_leave_their_gaps_alone() {
 }
 
 #[test]
+fn blas_and_fft_run_on_the_same_streams() {
+    let b = Backend::open();
+    // SAFETY: the tables are static and offered.
+    let (blas, fft) = unsafe { (&*b.table.blas, &*b.table.fft) };
+    let stream = b.stream();
+    let routine = catalogue_blas::routine(abi::BlasRoutine::AXPY.0).unwrap();
+    let desc = abi::BlasDesc { n: 3, incx: -1, ..catalogue_blas::descriptor(routine, &routine.types[0]) };
+    let (mut plan, x, y) = (core::ptr::null_mut(), b.buffer(12), b.buffer(12));
+    call!(blas, plan, b.device, &desc, core::ptr::null(), &mut plan).unwrap();
+    b.write(stream, x, &[1f32, 2.0, 3.0]);
+    b.write(stream, y, &[10f32, 20.0, 30.0]);
+    // alpha is read before launch returns: what it becomes afterwards does not matter.
+    let mut alpha = 2f32;
+    let bindings = [abi::Binding { buffer: x, byte_offset: 0 }, abi::Binding { buffer: y, byte_offset: 0 }];
+    let gate = b.event();
+    call!(b.streams(), wait, stream, gate, 1).unwrap();
+    let launch = abi::Launch { bindings: bindings.as_ptr(), n_bindings: 2, alpha: (&raw const alpha).cast(), ..sized!(abi::Launch) };
+    call!(plans_of(blas.plans), launch, plan, stream, &launch).unwrap();
+    alpha = 99.0;
+    assert_eq!(alpha, 99.0);
+    call!(b.streams(), signal, b.stream(), gate, 1).unwrap();
+    assert_eq!(b.read::<f32>(stream, y, 3), [16.0, 24.0, 32.0], "x runs backwards");
+    let desc = abi::BlasDesc { incx: 0, incy: 0, ..desc };
+    assert_eq!(code(call!(blas, plan, b.device, &desc, core::ptr::null(), &mut plan)), Code::INVALID_ARGUMENT);
+
+    let desc = abi::FftDesc { direction: abi::FftDirection::INVERSE.0, scale: 0.25, batch: 1, ..catalogue_fft::descriptor(abi::FftKind::C2C, DType::F64, &[4]) };
+    call!(fft, plan, b.device, &desc, core::ptr::null(), &mut plan).unwrap();
+    let data = b.buffer(64);
+    b.write(stream, data, &[0f64, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    b.launch(plan, stream, &[data, data]).unwrap();
+    assert_eq!(b.read::<f64>(stream, data, 8), [1.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0, -1.0], "in place: powers of i");
+}
+
+fn plans_of(table: *const abi::PlanTable) -> &'static abi::PlanTable {
+    // SAFETY: tables live as long as the process.
+    unsafe { &*table }
+}
+
+#[test]
 fn queries_and_plans_agree_on_what_is_unknown() {
     let b = Backend::open();
     let x = Tensor::contiguous(DType::F32, &[4]);
@@ -267,7 +306,7 @@ fn queries_and_plans_agree_on_what_is_unknown() {
 #[test]
 fn a_late_error_rides_on_signals_and_poisons_those_who_wait() {
     let b = Backend::open();
-    let Some(select) = find("index_select") else { return };
+    let select = find("index_select").unwrap();
     let (x, index) = (Tensor::contiguous(DType::F32, &[4, 2]), Tensor::contiguous(DType::I64, &[1]));
     let call = Call::inferred(select, &[x, index], DType::F32, &[("dim", AttrValue::Int(0))]).unwrap();
     let plan = b.plan(&call).unwrap();

@@ -201,7 +201,10 @@ impl Call {
                 return Err(fault(op, format!("input '{}' is required", rule.name)).at(i as u32));
             }
             self.check_tensor(tensor, rule, i as u32)?;
-            if let TypeRule::Same(letter, _) = rule.types {
+            let free = matches!(rule.types, TypeRule::SameOrBool(..)) && tensor.dtype.is_bool();
+            if let TypeRule::Same(letter, _) | TypeRule::SameOrBool(letter, _) = rule.types
+                && !free
+            {
                 let seen = &mut letters[(letter as u8 - b'A') as usize % 26];
                 if *seen == DType::NONE {
                     *seen = tensor.dtype;
@@ -232,6 +235,7 @@ impl Call {
         }
         let set = match rule.types {
             TypeRule::Same(_, set) | TypeRule::Any(set) | TypeRule::Promote(set) => set,
+            TypeRule::SameOrBool(_, set) => set.or(dtypes::BOOL),
             TypeRule::Promoted | TypeRule::PromotedFloat => return Ok(()),
         };
         if !set.has(t.dtype) {
@@ -296,7 +300,7 @@ fn check_attribute(op: &Operator, spec: &Attribute, value: &AttrValue) -> Result
 }
 
 /// Whether two index tuples may name one element: exact for layouts whose strides nest, else refused.
-fn overlaps_itself(t: &Tensor) -> bool {
+pub(crate) fn overlaps_itself(t: &Tensor) -> bool {
     let mut dims: Vec<(i64, i64)> = t.shape().iter().zip(t.stride()).filter(|(n, _)| **n > 1).map(|(n, s)| (s.unsigned_abs() as i64, *n)).collect();
     if t.shape().contains(&0) {
         return false;

@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod arithmetic;
 mod array;
+pub mod attention;
 mod attribute;
 pub mod bitwise;
 pub mod blas;
@@ -13,19 +14,30 @@ mod border;
 mod call;
 mod case;
 pub mod comparison;
+pub mod conv;
 pub mod copy;
+pub mod create;
+mod double;
 pub mod dtypes;
 pub mod exponential;
 pub mod fft;
+pub mod index;
+pub mod matmul;
+pub mod norm;
 pub mod numerics;
 mod operator;
+pub mod philox;
+pub mod random;
 pub mod reduction;
 mod row;
 mod scalar;
+pub mod scan;
 pub mod select;
 pub mod shape;
 pub mod softmax;
+pub mod sort;
 pub mod sum;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -38,6 +50,7 @@ pub use case::*;
 pub use operator::*;
 pub use row::*;
 pub use scalar::*;
+pub use view::View;
 
 /// Families in the order of the catalogue.
 const FAMILIES: &[&[&Operator]] = &[
@@ -50,6 +63,15 @@ const FAMILIES: &[&[&Operator]] = &[
     copy::OPERATORS,
     reduction::OPERATORS,
     softmax::OPERATORS,
+    norm::OPERATORS,
+    scan::OPERATORS,
+    index::OPERATORS,
+    create::OPERATORS,
+    random::OPERATORS,
+    sort::OPERATORS,
+    matmul::OPERATORS,
+    conv::OPERATORS,
+    attention::OPERATORS,
 ];
 
 struct Registry {

@@ -9,9 +9,8 @@ use flagos_backend_api::vendor::{AllocRequest, Backend};
 use flagos_backend_api::{Code, Error, MemoryKind, Result, caps};
 
 use super::{Fault, host, is};
-use crate::device::NullDevice;
 use crate::memory::Block;
-use crate::ops::Program;
+use crate::plan::Program;
 use crate::stream::{NullStream, Timeline};
 use crate::worker::Task;
 
@@ -226,7 +225,7 @@ pub fn launch(stream: &NullStream, program: &Program) -> Result<()> {
     Ok(())
 }
 
-/// Whether the backend's code is called in a second copy or after shutdown is the glue's business; a second shutdown is not.
+/// A shutdown that is not idempotent.
 pub fn shutdown_again() -> Result<()> {
     static DOWN: AtomicBool = AtomicBool::new(false);
     if DOWN.swap(true, Ordering::AcqRel) {
@@ -235,8 +234,8 @@ pub fn shutdown_again() -> Result<()> {
     Ok(())
 }
 
-/// The device whose memory a refused plan may touch.
-pub(super) fn touch_buffers(_: &NullDevice) {
+/// Writes to every buffer.
+pub(super) fn touch_buffers() {
     const FIRST_BYTE_BEHIND_GUARD: u64 = 256;
     for block in live_blocks().iter().filter(|b| b.bytes() > FIRST_BYTE_BEHIND_GUARD) {
         // SAFETY: the byte lies within the block; a defect is what this is.

@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flagos_backend_api::vendor::Answered;
-use flagos_backend_api::{Answer, DType, Error, Result, Tensor};
+use flagos_backend_api::{Answer, BlasDesc, BlasTrans, DType, Error, FftDesc, Result, Tensor};
+use flagos_catalog::blas::Scalars;
 use flagos_catalog::numerics::{max_of, round_to, ulp_of};
 use flagos_catalog::shape::{axis, split};
-use flagos_catalog::{Array, Data, for_each_offset};
+use flagos_catalog::{Array, Call, Data, View, for_each_offset};
 
 use super::queues::{odd_call, touch_buffers};
 use super::{Fault, is};
-use crate::device::NullDevice;
-use crate::ops::{Launch, MOST_OPERANDS, Operand, Program, span};
+use crate::plan::{Launch, MOST_OPERANDS, Program, Work, span};
 use crate::worker::Place;
 
 /// Bytes of workspace a plan asks for.
@@ -26,12 +26,12 @@ pub fn answered(answer: Answered) -> Answered {
 }
 
 /// A call that passed all checks is planned.
-pub fn planned(device: &NullDevice) -> Result<()> {
+pub fn planned() -> Result<()> {
     if is(Fault::PanicsInPlan) {
         panic!("plan panics, as the planted fault wants it");
     }
     if is(Fault::TouchesRefused) {
-        touch_buffers(device);
+        touch_buffers();
     }
     let refused = Error::unimplemented("refused, as the planted fault wants it");
     if is(Fault::RefusalCode) {
@@ -43,14 +43,44 @@ pub fn planned(device: &NullDevice) -> Result<()> {
 /// Where the operands of a launch lie.
 pub fn bound(program: &Program, places: &mut [Option<Place>; MOST_OPERANDS]) {
     if is(Fault::OffsetIgnored)
-        && let (Some(operand), Some(place)) = (program.operands.first().filter(|o| o.reads), &mut places[0])
+        && let (Some(view), Some(place)) = (program.operands.first().filter(|v| !v.writes), &mut places[0])
     {
-        place.offset = span(&operand.tensor).0.unsigned_abs();
+        place.offset = span(view, &view.tensor).0.min(0).unsigned_abs();
     }
 }
 
+/// A BLAS call that passed all checks.
+pub fn blas(desc: &mut BlasDesc) {
+    for trans in [&mut desc.trans_a, &mut desc.trans_b] {
+        if is(Fault::ConjIgnored) && *trans == BlasTrans::CONJ_TRANS.0 {
+            *trans = BlasTrans::TRANS.0;
+        }
+    }
+}
+
+/// A transform that passed all checks.
+pub fn fft(desc: &mut FftDesc) {
+    if is(Fault::FftDirection) {
+        desc.direction = 3 - desc.direction;
+    }
+    if is(Fault::FftScale) {
+        desc.scale = 1.0;
+    }
+}
+
+/// alpha and beta of a launch.
+pub fn scalars(scalars: Scalars) -> Scalars {
+    if is(Fault::AlphaIgnored) { Scalars { alpha: None, ..scalars } } else { scalars }
+}
+
 /// The descriptor an input is read by.
-pub fn layout(t: &Tensor) -> Tensor {
+pub fn layout(program: &Program, view: &View) -> Tensor {
+    let t = &view.tensor;
+    if is(Fault::LdaIgnored) && matches!(program.work, Work::Blas(_)) && t.rank == 3 {
+        let mut dense = *t;
+        if t.stride[2] == 1 { dense.stride[1] = t.shape[2] } else { dense.stride[2] = t.shape[1] }
+        return dense;
+    }
     let flat = Tensor::contiguous(t.dtype, t.shape());
     let inside = t.stride().iter().all(|s| *s >= 0) && flat.extent().zip(t.extent()).is_some_and(|(f, t)| f.1 <= t.1);
     if is(Fault::MissedStride) && inside { flat } else { *t }
@@ -58,12 +88,13 @@ pub fn layout(t: &Tensor) -> Tensor {
 
 /// Inputs as they were read.
 pub fn inputs(program: &Program, inputs: &mut [Array]) {
-    let call = &program.call;
+    for (view, x) in program.operands.iter().zip(inputs.iter_mut()).filter(|(v, _)| v.reads && is(Fault::NegativeStride)) {
+        let t = &view.tensor;
+        (0..t.rank as usize).filter(|d| t.stride[*d] < 0).for_each(|d| reverse(x, d));
+    }
+    let Work::Operator(call) = &program.work else { return };
     let family = call.operator.family;
-    for (t, x) in call.inputs.iter().zip(inputs.iter_mut()) {
-        if is(Fault::NegativeStride) {
-            (0..t.rank as usize).filter(|d| t.stride[*d] < 0).for_each(|d| reverse(x, d));
-        }
+    for x in &mut inputs[..call.inputs.len()] {
         let rows = ["activation", "arithmetic", "exponential", "comparison", "bitwise", "select"].contains(&family);
         if is(Fault::BroadcastIgnored) && rows && call.outputs[0].elems() as usize > x.len() && x.len() > 1 {
             let n = x.len();
@@ -86,22 +117,29 @@ fn inputs_len(rows: usize, columns: usize, elems: i64) -> usize {
 }
 
 /// Results before they are stored.
-pub fn results(launch: &Launch, inputs: &[Array], results: &mut [Array]) {
-    let call = &launch.program.call;
-    let outputs = || launch.program.operands.iter().zip(&launch.places).filter(|(o, _)| o.writes);
-    for ((operand, _), result) in outputs().zip(results.iter_mut()) {
-        elements(operand.tensor.dtype, result);
+pub fn results(launch: &Launch, inputs: &[Array], results: &mut [(usize, Array)]) {
+    let operands = &launch.program.operands;
+    for (i, result) in results.iter_mut() {
+        elements(operands[*i].tensor.dtype, result);
     }
-    let Some((first, place)) = outputs().next() else { return };
-    let Some(result) = results.first_mut() else { return };
+    let Some((at, result)) = results.first_mut() else { return };
+    let (first, place) = (&operands[*at], &launch.places[*at]);
+    match &launch.program.work {
+        Work::Operator(call) if is(Fault::SoftmaxOverflow) && call.operator.name == "softmax" => naive_softmax(call, &inputs[0], result),
+        Work::Operator(call) if is(Fault::LastTie) && call.operator.name.starts_with("arg") => last_tie(call, inputs, result),
+        // 0·NaN is NaN.
+        Work::Blas(_) if is(Fault::BetaReadsC) && first.reads && launch.scalars().is_ok_and(|s| s.beta.is_none_or(|b| b.norm() == 0.0)) => {
+            let old = inputs[*at].floats();
+            match &mut result.data {
+                Data::Float(v) => v.iter_mut().zip(old).for_each(|(y, c)| *y += 0.0 * c),
+                Data::Complex(v) => v.iter_mut().zip(old).for_each(|(y, c)| y.re += 0.0 * c),
+                Data::Int(_) => {}
+            }
+        }
+        _ => {}
+    }
     if is(Fault::WrongLastElement) && !result.is_empty() {
         bump(result, first.tensor.dtype, result.len() - 1, 1.0);
-    }
-    if is(Fault::SoftmaxOverflow) && call.operator.name == "softmax" {
-        naive_softmax(launch, &inputs[0], result);
-    }
-    if is(Fault::LastTie) && call.operator.name.starts_with("arg") {
-        last_tie(launch, inputs, result);
     }
     if is(Fault::Nondeterministic) && !result.is_empty() && odd_call() {
         bump(result, first.tensor.dtype, 0, 0.0);
@@ -116,8 +154,8 @@ pub fn results(launch: &Launch, inputs: &[Array], results: &mut [Array]) {
     if is(Fault::InPlaceWrong) && shared {
         let mut again = inputs.to_vec();
         again[0] = result.clone();
-        if let Ok(twice) = (call.operator.reference)(call, &again) {
-            *result = twice.into_iter().next().map_or_else(|| result.clone(), |r| r.value);
+        if let Some((_, twice)) = launch.scalars().and_then(|s| launch.program.compute(s, &again)).ok().and_then(|r| r.into_iter().next()) {
+            *result = twice;
         }
     }
     if is(Fault::StalePlan) {
@@ -152,11 +190,11 @@ pub fn store(t: &Tensor, value: &Array, bytes: &mut [u8], origin: usize) -> Opti
 /// A launch has stored its results.
 pub fn ran(launch: &Launch) {
     let operands = || launch.program.operands.iter().zip(&launch.places).filter_map(|(o, p)| Some((o, p.as_ref()?)));
-    if let Some((input, place)) = operands().find(|(o, _)| o.reads).filter(|_| is(Fault::ModifiesInput)) {
-        flip(place, span(&input.tensor).0);
+    if let Some((input, place)) = operands().find(|(v, _)| v.reads && !v.writes).filter(|_| is(Fault::ModifiesInput)) {
+        flip(place, span(input, &input.tensor).0);
     }
-    if let Some((output, place)) = operands().find(|(o, _)| o.writes) {
-        let (low, high) = span(&output.tensor);
+    if let Some((output, place)) = operands().find(|(v, _)| v.writes) {
+        let (low, high) = span(output, &output.tensor);
         if is(Fault::GuardBefore) {
             flip(place, low - 1);
         }
@@ -172,13 +210,13 @@ pub fn ran(launch: &Launch) {
     }
 }
 
-/// Bytes between the elements of an operand, relative to its first element.
-fn gaps(operand: &Operand) -> impl Iterator<Item = i64> {
-    let t = operand.tensor;
+/// Bytes between the elements of an operand, relative to its binding.
+fn gaps(view: &View) -> impl Iterator<Item = i64> {
+    let t = view.tensor;
     let mut own = std::collections::HashSet::new();
     let width = t.dtype.bytes() as i64;
-    for_each_offset(&t, |offset| own.extend(offset * width..(offset + 1) * width));
-    let (low, high) = span(&t);
+    for_each_offset(&t, |offset| own.extend((view.origin + offset) * width..(view.origin + offset + 1) * width));
+    let (low, high) = span(view, &t);
     (low..high).filter(move |at| !own.contains(at))
 }
 
@@ -258,8 +296,7 @@ fn reverse(x: &mut Array, axis: usize) {
     });
 }
 
-fn naive_softmax(launch: &Launch, x: &Array, y: &mut Array) {
-    let call = &launch.program.call;
+fn naive_softmax(call: &Call, x: &Array, y: &mut Array) {
     let (Ok(dim), Data::Float(y)) = (axis(call, call.attrs.int("dim"), x.shape.len()), &mut y.data) else { return };
     let (outer, n, inner) = split(&x.shape, dim);
     let (v, t) = (x.floats(), call.inputs[0].dtype);
@@ -270,9 +307,8 @@ fn naive_softmax(launch: &Launch, x: &Array, y: &mut Array) {
     }
 }
 
-fn last_tie(launch: &Launch, inputs: &[Array], result: &mut Array) {
-    let call = &launch.program.call;
-    let mut turned = inputs.to_vec();
+fn last_tie(call: &Call, inputs: &[Array], result: &mut Array) {
+    let mut turned = inputs[..call.inputs.len()].to_vec();
     let n = match call.attrs.ints("dims") {
         [] => {
             let len = turned[0].len();

@@ -3,20 +3,19 @@
 use crate::layout::Struct;
 use crate::{Attr, AttrTag, Code, Error, Op, Result, Tensor};
 
-use super::handle::null;
-
 /// Structs that begin with `size` and `kind` and are valid when all bytes are zero.
 ///
 /// # Safety
 /// The type is `repr(C)`, begins with `size: u32, kind: u32`, and all-zero bytes are a value of it.
-pub(super) unsafe trait Sized32: Copy {
+pub unsafe trait Versioned: Copy {
+    /// Its description.
     const DESCRIPTION: Struct;
 }
 
 macro_rules! sized {
     ($($t:ty),*) => { $(
         // SAFETY: declared by `abi_struct!` with size and kind first; integers, floats, pointers, optional functions and text only.
-        unsafe impl Sized32 for $t {
+        unsafe impl Versioned for $t {
             const DESCRIPTION: Struct = <$t>::LAYOUT;
         }
     )* };
@@ -26,11 +25,17 @@ sized!(
     crate::PlanLimits, crate::PlanInfo, crate::Launch, crate::BlasDesc, crate::FftDesc, crate::DeviceInfo, crate::DeviceProbe, crate::MemoryInfo
 );
 
+/// An argument that must not be NULL.
+#[cold]
+pub fn null(what: &str) -> Error {
+    Error::invalid(format!("{what} is NULL"))
+}
+
 /// Size and kind of a received struct, checked.
 ///
 /// # Safety
 /// `ptr` is NULL or addresses as many readable bytes as its `size` states, at least 8.
-unsafe fn header<T: Sized32>(ptr: *const T) -> Result<usize> {
+unsafe fn header<T: Versioned>(ptr: *const T) -> Result<usize> {
     let d = T::DESCRIPTION;
     if ptr.is_null() || !ptr.is_aligned() {
         return Err(null(d.c_name));
@@ -55,7 +60,7 @@ unsafe fn header<T: Sized32>(ptr: *const T) -> Result<usize> {
 /// # Safety
 /// `ptr` is NULL or addresses as many readable bytes as its `size` states, at least 8.
 #[inline]
-pub(super) unsafe fn read<T: Sized32>(ptr: *const T) -> Result<T> {
+pub unsafe fn read<T: Versioned>(ptr: *const T) -> Result<T> {
     // SAFETY: passed on to the caller.
     let size = unsafe { header(ptr) }?;
     if size == size_of::<T>() {
@@ -69,12 +74,12 @@ pub(super) unsafe fn read<T: Sized32>(ptr: *const T) -> Result<T> {
 /// # Safety
 /// `ptr` addresses `size` readable bytes.
 #[cold]
-unsafe fn read_other<T: Sized32>(ptr: *const T, size: usize) -> Result<T> {
+unsafe fn read_other<T: Versioned>(ptr: *const T, size: usize) -> Result<T> {
     // SAFETY: stated by the caller.
     let bytes = unsafe { core::slice::from_raw_parts(ptr.cast::<u8>(), size) };
     if let Some(at) = bytes.iter().skip(size_of::<T>()).position(|b| *b != 0) {
         let name = T::DESCRIPTION.c_name;
-        let text = format!("{name} has a non-zero byte at offset {}, beyond the fields this backend knows", size_of::<T>() + at);
+        let text = format!("{name} has a non-zero byte at offset {}, beyond the fields this build knows", size_of::<T>() + at);
         return Err(Error::new(Code::UNSUPPORTED_FIELD, text));
     }
     // SAFETY: all-zero bytes are a value of T, as the trait demands.
@@ -89,7 +94,7 @@ unsafe fn read_other<T: Sized32>(ptr: *const T, size: usize) -> Result<T> {
 ///
 /// # Safety
 /// `ptr` is NULL or addresses as many writable bytes as its `size` states, at least 8.
-pub(super) unsafe fn write<T: Sized32>(ptr: *mut T, value: &T) -> Result<()> {
+pub unsafe fn write<T: Versioned>(ptr: *mut T, value: &T) -> Result<()> {
     // SAFETY: passed on to the caller.
     let size = unsafe { header(ptr) }?;
     let n = size.min(size_of::<T>());
