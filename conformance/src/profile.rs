@@ -58,7 +58,9 @@ pub struct Coverage {
     pub unsupported: Vec<String>,
     /// Required cells that failed.
     pub failed: Vec<String>,
-    /// Required cells with no case in this run (filtered, or in another shard).
+    /// Required cells waived on this device.
+    pub waived: Vec<String>,
+    /// Required cells with cases that are not in this run (filtered, or in another shard).
     pub not_run: Vec<String>,
 }
 
@@ -115,6 +117,7 @@ impl Profile {
             portable: 0,
             unsupported: Vec::new(),
             failed: Vec::new(),
+            waived: Vec::new(),
             not_run: Vec::new(),
         };
         for cell in required {
@@ -124,6 +127,10 @@ impl Profile {
             };
             if row.fail > 0 {
                 out.failed.push(cell.to_string());
+            } else if row.missing > 0 {
+                out.not_run.push(cell.to_string());
+            } else if row.waived > 0 {
+                out.waived.push(cell.to_string());
             } else if row.passed_by_chip() == 0 {
                 out.unsupported.push(cell.to_string());
             } else {
