@@ -371,10 +371,11 @@ fn null_arguments(bench: &Bench) -> Step {
     let memory = bench.memory(64)?;
     let mut buffer = core::ptr::null_mut();
     let mut value = 0;
-    let desc = alloc_desc(64);
+    let (desc, stream_desc, launch) = (alloc_desc(64), sized!(abi::StreamDesc), sized!(abi::Launch));
+    let (mut device_info, mut plan_info) = (sized!(abi::DeviceInfo), sized!(abi::PlanInfo));
     let answers: Vec<(&str, crate::raw::Answer)> = vec![
         ("open without out_device", slot!(t.device, open, bench.ordinal, core::ptr::null_mut())),
-        ("info without a device", slot!(t.device, info, core::ptr::null_mut(), &mut sized!(abi::DeviceInfo))),
+        ("info without a device", slot!(t.device, info, core::ptr::null_mut(), &mut device_info)),
         ("info without out_info", slot!(t.device, info, bench.raw.0, core::ptr::null_mut())),
         ("alloc without a device", slot!(t.memory, alloc, core::ptr::null_mut(), &desc, &mut buffer)),
         ("alloc without a descriptor", slot!(t.memory, alloc, bench.raw.0, core::ptr::null(), &mut buffer)),
@@ -384,7 +385,7 @@ fn null_arguments(bench: &Bench) -> Step {
         ("read without a destination", slot!(t.memory, read, queue.handle.0, memory.handle.0, 0, core::ptr::null_mut(), 8)),
         ("write without a buffer", slot!(t.memory, write, queue.handle.0, core::ptr::null_mut(), 0, (&raw const value).cast(), 8)),
         ("fill without a pattern", slot!(t.memory, fill, queue.handle.0, memory.handle.0, 0, core::ptr::null(), 4, 8)),
-        ("create without out_stream", slot!(t.stream, create, bench.raw.0, &sized!(abi::StreamDesc), core::ptr::null_mut())),
+        ("create without out_stream", slot!(t.stream, create, bench.raw.0, &stream_desc, core::ptr::null_mut())),
         ("sync without a stream", slot!(t.stream, sync, core::ptr::null_mut())),
         ("event_query without an event", slot!(t.stream, event_query, core::ptr::null_mut(), &mut value)),
         ("signal without an event", slot!(t.stream, signal, queue.handle.0, core::ptr::null_mut(), 1)),
@@ -398,8 +399,8 @@ fn null_arguments(bench: &Bench) -> Step {
     let answers = [
         ("query without a descriptor", slot!(table, query, bench.raw.0, core::ptr::null(), 0, &mut support)),
         ("plan without a descriptor", slot!(table, plan, bench.raw.0, core::ptr::null(), &limits(), &mut plan)),
-        ("plan information without a plan", slot!(plans, info, core::ptr::null_mut(), &mut sized!(abi::PlanInfo))),
-        ("launch without a plan", slot!(plans, launch, core::ptr::null_mut(), queue.handle.0, &sized!(abi::Launch))),
+        ("plan information without a plan", slot!(plans, info, core::ptr::null_mut(), &mut plan_info)),
+        ("launch without a plan", slot!(plans, launch, core::ptr::null_mut(), queue.handle.0, &launch)),
     ];
     answers.into_iter().try_for_each(|(what, answer)| refused_with(answer?, &[Code::INVALID_ARGUMENT], Check::NullArgument, what))
 }
@@ -470,7 +471,7 @@ fn with_input(bench: &Bench, change: impl Fn(&mut Tensor)) -> Step<(Instance, Ve
 fn unknown_dtype(bench: &Bench) -> Step {
     for dtype in [DType { code: 200, bits: 8, lanes: 1 }, DType { code: 2, bits: 24, lanes: 1 }, DType { code: 2, bits: 32, lanes: 4 }] {
         let (instance, inputs) = with_input(bench, |t| t.dtype = dtype)?;
-        instance.call.with_abi(|op| {
+        instance.call.with_abi(|op| -> Step {
             let op = Op { inputs: inputs.as_ptr(), ..*op };
             if let Ok(support) = query(bench, &op, 0)? {
                 ensure(support.answer == Answer::NO.0, Check::UnknownDtype, || format!("{dtype:?} is answered {}", Answer(support.answer)))?;
@@ -494,7 +495,7 @@ fn bad_descriptors(bench: &Bench) -> Step {
     ];
     for (what, change) in changes {
         let (instance, inputs) = with_input(bench, change)?;
-        instance.call.with_abi(|op| {
+        instance.call.with_abi(|op| -> Step {
             let op = Op { inputs: inputs.as_ptr(), ..*op };
             if let Ok(support) = query(bench, &op, 0)? {
                 ensure(support.answer == Answer::NO.0, Check::Accepted, || format!("a tensor with {what} is answered {}", Answer(support.answer)))?;
@@ -503,7 +504,7 @@ fn bad_descriptors(bench: &Bench) -> Step {
         })?;
     }
     let instance = sample(bench)?;
-    instance.call.with_abi(|op| {
+    instance.call.with_abi(|op| -> Step {
         for (what, op) in [("flags", Op { flags: 1, ..*op }), ("size 0", Op { size: 0, ..*op }), ("no outputs", Op { n_out: 0, ..*op })] {
             refused(native::plan(bench, &op, &limits())?.map(drop), Check::Accepted, &format!("planning a descriptor with {what}"))?;
         }
@@ -514,7 +515,7 @@ fn bad_descriptors(bench: &Bench) -> Step {
 fn level_0_pure(bench: &Bench) -> Step {
     let instance = sample(bench)?;
     let before = (bench.host_use().allocations, Footprint::now().threads);
-    instance.call.with_abi(|op| {
+    instance.call.with_abi(|op| -> Step {
         for i in 0..10_000 {
             let answer = query(bench, op, 0)?.map(|s| s.answer);
             ensure(answer.as_ref().is_ok_and(|a| *a != Answer::NO.0), Check::Purity, || format!("query {i} of one call answers otherwise than the first: {answer:?}"))?;
@@ -546,12 +547,12 @@ fn status_threads(bench: &Bench) -> Step {
 }
 
 fn threads(bench: &Bench) -> Step {
-    let instance = match sample(bench) {
-        Ok(instance) => Some(instance),
-        Err(Stop::Skip(_)) => None,
-        Err(stop) => return Err(stop),
-    };
     let work = || -> Step {
+        let instance = match sample(bench) {
+            Ok(instance) => Some(instance),
+            Err(Stop::Skip(_)) => None,
+            Err(stop) => return Err(stop),
+        };
         for _ in 0..32 {
             let mut info = sized!(abi::DeviceInfo);
             slot!(bench.tables().device, info, bench.raw.0, &mut info)??;
@@ -578,11 +579,12 @@ fn shutdown(bench: &Bench) -> Step {
     let kept = unsafe { open(u32::MAX, &mut out) };
     ensure(!kept.is_null(), Check::Accepted, || "opening device 4294967295 succeeded".into())?;
     let instance = sample(bench).ok();
+    let mut device_info = sized!(abi::DeviceInfo);
     slot!(t.backend, shutdown,)??;
     slot!(t.backend, shutdown,)??;
     let answers = [
         ("open", slot!(t.device, open, bench.ordinal, &mut out)),
-        ("info", slot!(t.device, info, bench.raw.0, &mut sized!(abi::DeviceInfo))),
+        ("info", slot!(t.device, info, bench.raw.0, &mut device_info)),
         ("alloc", bench.try_alloc(&alloc_desc(64)).map(|a| a.map(core::mem::forget))),
         ("event_create", bench.timeline().map(core::mem::forget).map(Ok).or_else(|stop| match stop {
             Stop::Fail(f) if f.message.contains("FAILED_PRECONDITION") => Ok(Err(abi::Error::new(Code::FAILED_PRECONDITION, f.message))),

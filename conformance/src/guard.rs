@@ -92,10 +92,6 @@ impl Guarded {
         stream.read(&self.buffer, 0, &mut bytes)?;
         Ok(bytes)
     }
-    /// What it was given.
-    pub fn image(&self) -> &[u8] {
-        &self.image
-    }
 
     /// As an input, or as an output of a refused call: nothing may have changed.
     pub fn check_unchanged(&self, now: &[u8], check: Check) -> Option<Failure> {

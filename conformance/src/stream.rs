@@ -216,7 +216,8 @@ fn one_plan(bench: &Bench) -> Step {
     let workspace_bytes = plan.info()?.workspace_bytes;
     let handle = plan.handle;
     let work = |id: u8| -> Step {
-        let queue = bench.queue()?;
+        // Descriptors hold pointers and stay with their thread; the sample is the same in each.
+        let (queue, instance) = (bench.queue()?, sample(bench)?);
         let run = SampleRun::new(bench, &queue, &instance, workspace_bytes)?;
         for round in 0..16 {
             run.launch(bench, &queue, handle)?;

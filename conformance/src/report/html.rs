@@ -97,7 +97,9 @@ fn profiles(out: &mut String, report: &Report) {
 fn table(out: &mut String, report: &Report) {
     let (families, dtypes, squares) = report.table();
     out.push_str("<div class=scroll><table><thead><tr><th></th>");
-    dtypes.iter().for_each(|d| drop(write!(out, "<th>{d}</th>")));
+    for dtype in &dtypes {
+        let _ = write!(out, "<th>{dtype}</th>");
+    }
     out.push_str("</tr></thead><tbody>");
     for family in &families {
         let _ = write!(out, "<tr><th>{family}</th>");
