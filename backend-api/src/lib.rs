@@ -16,6 +16,7 @@
 pub mod backend;
 pub mod blas;
 pub mod ccl;
+pub mod checked;
 pub mod device;
 pub mod fft;
 pub mod layout;
@@ -26,6 +27,7 @@ pub mod profile;
 pub mod status;
 pub mod stream;
 pub mod types;
+pub mod vendor;
 
 pub use backend::*;
 pub use blas::*;

@@ -13,6 +13,17 @@ pub enum Isa {
     Avx512,
 }
 
+impl Isa {
+    /// The psABI's name of the level.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Baseline => std::env::consts::ARCH,
+            Isa::Avx2 => "x86-64-v3",
+            Isa::Avx512 => "x86-64-v4",
+        }
+    }
+}
+
 /// The processor.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -25,9 +36,15 @@ pub struct Target {
 impl Target {
     /// This machine.
     pub fn host() -> &'static Target {
-        static HOST: LazyLock<Target> = LazyLock::new(|| Target { isa: isa(), threads: std::thread::available_parallelism().map_or(1, usize::from) });
+        static HOST: LazyLock<Target> = LazyLock::new(|| Target { isa: isa(), threads: threads() });
         &HOST
     }
+}
+
+/// FLAGOS_CPU_THREADS, else the processors this process may use.
+fn threads() -> usize {
+    let wish = std::env::var("FLAGOS_CPU_THREADS").ok().and_then(|t| t.parse().ok()).filter(|n| (1..=1024).contains(n));
+    wish.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 fn isa() -> Isa {

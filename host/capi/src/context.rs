@@ -20,7 +20,7 @@ impl Drop for Shared {
 
 /// The backends linked into this library.
 pub fn embedded() -> Vec<DirectBackend> {
-    vec![DirectBackend { name: embedded::NAME.to_owned(), query: embedded::query }]
+    vec![DirectBackend::new(embedded::NAME, embedded::query_embedded)]
 }
 
 /// JSON of anything serialisable.

@@ -144,7 +144,15 @@ impl Device {
     /// The memory named by `desc` outlives the buffer and every launch that uses it.
     pub unsafe fn import(&self, desc: &abi::MemoryExport) -> Result<Buffer> {
         // SAFETY: passed on to the caller.
-        unsafe { crate::memory::import(self, desc) }
+        unsafe { crate::memory::import(self, desc, None) }
+    }
+    /// Wraps foreign memory whose owner is told when the last use is over.
+    ///
+    /// # Safety
+    /// The memory named by `desc` stays valid until `release` is called. On an error `release` is dropped without a call.
+    pub unsafe fn import_owned(&self, desc: &abi::MemoryExport, release: crate::memory::Release) -> Result<Buffer> {
+        // SAFETY: passed on to the caller.
+        unsafe { crate::memory::import(self, desc, Some(release)) }
     }
     /// The buffer in which an offset is an address; UNIMPLEMENTED on devices without plain addresses.
     pub fn address_space(&self) -> Result<Buffer> {

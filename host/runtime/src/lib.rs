@@ -31,7 +31,7 @@ pub use fallback::FallbackStatistics;
 pub use flagos_backend_api::{Code, DType, Error, Result, Tensor};
 pub use flagos_catalog::Call;
 pub use key::Key;
-pub use memory::{Buffer, MemoryStatistics};
+pub use memory::{Buffer, MemoryStatistics, Release};
 pub use plan::{Operand, Plan, Scalars, describe};
 pub use policy::Policy;
 pub use registry::{DeviceEntry, Runtime, Statistics, epoch};

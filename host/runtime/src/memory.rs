@@ -25,12 +25,14 @@ pub(crate) struct BufferInner {
     origin: Origin,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+/// Called when foreign memory is no longer used.
+pub type Release = Box<dyn FnOnce() + Send + Sync>;
+
 enum Origin {
     /// From the pool; the class size it was allocated with.
     Pool(u64),
     /// Wraps foreign memory: freed at once, never pooled.
-    Imported,
+    Imported(Option<Release>),
     /// The device's address space: never freed.
     AddressSpace,
 }
@@ -92,17 +94,20 @@ impl core::fmt::Debug for Buffer {
 
 impl Drop for BufferInner {
     fn drop(&mut self) {
-        match self.origin {
+        match &mut self.origin {
             Origin::AddressSpace => {}
-            Origin::Imported => {
+            Origin::Imported(release) => {
                 let device = &self.device.0;
                 // Foreign memory may go away right after this, so work in flight must be over.
                 let done = if device.synchronous { Ok(()) } else { device.driver.device_sync(device.raw) };
                 if let Err(e) = done.and_then(|()| device.driver.free(self.raw)) {
                     crate::log::warn(&format!("releasing imported memory: {e}"));
                 }
+                if let Some(release) = release.take() {
+                    release();
+                }
             }
-            Origin::Pool(class) => self.device.0.pool.release(&self.device.0, self.raw, class, self.kind, self.bytes),
+            Origin::Pool(class) => self.device.0.pool.release(&self.device.0, self.raw, *class, self.kind, self.bytes),
         }
     }
 }
@@ -270,13 +275,13 @@ fn reclaim(state: &mut State, device: &DeviceInner, idle: bool) {
 /// Wraps foreign memory of a device.
 ///
 /// # Safety
-/// The memory outlives the buffer and every launch that uses it.
-pub(crate) unsafe fn import(device: &Device, desc: &abi::MemoryExport) -> Result<Buffer> {
+/// The memory outlives the buffer and every launch that uses it; `release` says when that is over.
+pub(crate) unsafe fn import(device: &Device, desc: &abi::MemoryExport, release: Option<Release>) -> Result<Buffer> {
     device.driver().check_health()?;
     // SAFETY: passed on to the caller.
     let raw = unsafe { device.driver().import(device.0.raw, desc) }?;
     let kind = MemoryKind(desc.memory_kind);
-    Ok(Buffer(Arc::new(BufferInner { raw, device: device.clone(), bytes: desc.bytes, kind, origin: Origin::Imported })))
+    Ok(Buffer(Arc::new(BufferInner { raw, device: device.clone(), bytes: desc.bytes, kind, origin: Origin::Imported(release) })))
 }
 
 /// The device's address-space buffer: (this, offset = address) names any pointer.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use dashmap::DashMap;
+use flagos_backend_api as abi;
 use flagos_backend_api::{Code, DeviceKind, Error, Result};
 use serde::Serialize;
 
@@ -258,6 +259,25 @@ impl Device {
         }
         inner.plans.insert(key, (plan.clone(), now, tick));
         Ok(plan)
+    }
+
+    /// What the device's own backend answers to a call, without consulting policy, claims or other devices.
+    pub fn query(&self, work: &Work, level: u32) -> Result<abi::Support> {
+        let none = || Error::unimplemented(format!("backend '{}' has no table for {}", self.backend(), work.name()));
+        work.query(self.driver(), self.0.raw, level).unwrap_or_else(|| Err(none()))
+    }
+
+    /// As [`query`](Device::query), straight from a descriptor: what a framework asks thousands of times.
+    ///
+    /// # Safety
+    /// The arrays of `op` hold as many valid entries as it states, spans included.
+    pub unsafe fn query_op(&self, op: &abi::Op, level: u32) -> Result<abi::Support> {
+        let driver = self.driver();
+        let none = || Error::unimplemented(format!("backend '{}' has no operator table", self.backend()));
+        let table = driver.backend.tables.op.as_ref().ok_or_else(none)?;
+        let mut support = crate::driver::empty_support();
+        crate::driver::slot!(driver, table, query, self.0.raw.as_ptr(), op, level, &mut support)?;
+        Ok(support)
     }
 
     /// Who would run a call, and why.

@@ -210,7 +210,7 @@ impl Stream {
         self.own(dst)?;
         dst.check_range(offset, bytes)?;
         let width = pattern.len() as u64;
-        if ![1, 2, 4, 8, 16].contains(&width) || bytes % width != 0 {
+        if ![1, 2, 4, 8, 16].contains(&width) || !bytes.is_multiple_of(width) {
             return Err(Error::invalid(format!("a fill of {bytes} bytes with a pattern of {width}: patterns have 1, 2, 4, 8 or 16 bytes and divide the length")));
         }
         if bytes == 0 {

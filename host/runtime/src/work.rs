@@ -43,8 +43,8 @@ impl Work {
     pub fn name(&self) -> String {
         match self {
             Work::Op(call) => call.operator.name.to_owned(),
-            Work::Blas(desc) => format!("blas.{}", flagos_catalog::blas::name(desc)),
-            Work::Fft(desc) => format!("fft.{}", flagos_catalog::fft::name(desc)),
+            Work::Blas(desc) => format!("blas.{}", flagos_catalog::blas::name(desc.routine)),
+            Work::Fft(desc) => format!("fft.{}", flagos_catalog::fft::name(desc.transform)),
         }
     }
 

@@ -296,7 +296,7 @@ fn check_attribute(op: &Operator, spec: &Attribute, value: &AttrValue) -> Result
 }
 
 /// Whether two index tuples may name one element: exact for layouts whose strides nest, else refused.
-fn overlaps_itself(t: &Tensor) -> bool {
+pub(crate) fn overlaps_itself(t: &Tensor) -> bool {
     let mut dims: Vec<(i64, i64)> = t.shape().iter().zip(t.stride()).filter(|(n, _)| **n > 1).map(|(n, s)| (s.unsigned_abs() as i64, *n)).collect();
     if t.shape().contains(&0) {
         return false;

@@ -45,6 +45,8 @@ pub enum Fill {
     Uniform(f64, f64),
     /// NaN, infinities, zeros, subnormals and extremes among ordinary values.
     Special,
+    /// One element in eight is of the list, the others are as in `Normal`; integers are as in `Normal`.
+    Among(&'static [f64]),
     /// Integers within bounds, inclusive.
     Ints(i64, i64),
     /// Few distinct values, so that ties abound.
@@ -90,6 +92,8 @@ pub struct Case {
     pub attrs: Vec<(&'static str, AttrValue)>,
     /// Shape of outputs whose shape the caller chooses.
     pub out_shape: Option<Vec<i64>>,
+    /// Layout of outputs; `None`: that of the first input, or contiguous.
+    pub out_layout: Option<Layout>,
 }
 
 /// Collects an operator's cases.
@@ -110,7 +114,7 @@ impl Cases {
         self.operator
     }
     fn push(&mut self, tier: Tier, name: &str, inputs: Vec<TensorCase>, attrs: &[(&'static str, AttrValue)]) {
-        self.list.push(Case { name: name.to_owned(), tier, inputs, attrs: attrs.to_vec(), out_shape: None });
+        self.list.push(Case { name: name.to_owned(), tier, inputs, attrs: attrs.to_vec(), out_shape: None, out_layout: None });
     }
     /// A smoke case.
     pub fn add(&mut self, name: &str, inputs: Vec<TensorCase>, attrs: &[(&'static str, AttrValue)]) {
@@ -132,6 +136,12 @@ impl Cases {
     pub fn with_output(&mut self, shape: &[i64]) {
         if let Some(case) = self.list.last_mut() {
             case.out_shape = Some(shape.to_vec());
+        }
+    }
+    /// Gives the last case's outputs a layout of their own.
+    pub fn with_output_layout(&mut self, layout: Layout) {
+        if let Some(case) = self.list.last_mut() {
+            case.out_layout = Some(layout);
         }
     }
     /// Contents rows are tried on.
@@ -337,7 +347,7 @@ impl Case {
             call.outputs = vec![Tensor::contiguous(dtype, shape)];
         }
         let inferred = call.infer()?;
-        let layout = self.inputs.first().map_or(Layout::Contiguous, |c| c.layout);
+        let layout = self.out_layout.or_else(|| self.inputs.first().map(|c| c.layout)).unwrap_or(Layout::Contiguous);
         let outputs: Vec<Memory> = inferred
             .into_iter()
             .map(|(t, shape)| {
@@ -426,7 +436,12 @@ pub fn contents(fill: Fill, dtype: DType, shape: &[i64], rng: &mut Rng) -> Array
     let n = shape.iter().product::<i64>().max(0) as usize;
     let dims: Vec<usize> = shape.iter().map(|n| *n as usize).collect();
     let last = dims.last().copied().unwrap_or(1).max(1);
-    if dtype.is_float() || dtype.is_complex() {
+    if dtype.is_complex() {
+        let part = if dtype.bits == 64 { DType::F32 } else { DType::F64 };
+        let data = (0..n).map(|i| num_complex::Complex::new(real(fill, part, i, last, rng), real(fill, part, i, last, rng))).collect();
+        return Array { shape: dims, data: crate::Data::Complex(data) };
+    }
+    if dtype.is_float() {
         Array::float(&dims, (0..n).map(|i| real(fill, dtype, i, last, rng)).collect())
     } else {
         Array::int(&dims, (0..n).map(|i| integer(fill, dtype, i, last, rng)).collect())
@@ -437,7 +452,8 @@ fn real(fill: Fill, dtype: DType, i: usize, last: usize, rng: &mut Rng) -> f64 {
     let sign = if rng.bits() & 1 == 0 { 1.0 } else { -1.0 };
     match fill {
         Fill::Spread | Fill::Seed => sign * 10f64.powf(rng.unit() * 5.0 - 3.0),
-        Fill::Normal => (0..6).map(|_| rng.unit()).sum::<f64>() * 1.414 - 4.243,
+        Fill::Among(list) if rng.below(8) == 0 => list[rng.below(list.len())],
+        Fill::Normal | Fill::Among(_) => (0..6).map(|_| rng.unit()).sum::<f64>() * 1.414 - 4.243,
         Fill::Uniform(low, high) => low + (high - low) * rng.unit(),
         Fill::Ints(low, high) => (low + rng.below((high - low + 1) as usize) as i64) as f64,
         Fill::Ties => rng.below(4) as f64 - 1.5,
@@ -470,7 +486,7 @@ fn integer(fill: Fill, dtype: DType, i: usize, last: usize, rng: &mut Rng) -> i1
         Fill::Ties => within(0, 3, rng),
         Fill::Seed => rng.bits().into(),
         Fill::Permutation => ((i * 7 + 3) % last) as i128,
-        Fill::Spread | Fill::Normal => within(-20, 20, rng),
+        Fill::Spread | Fill::Normal | Fill::Among(_) => within(-20, 20, rng),
     };
     value.clamp(low, high)
 }

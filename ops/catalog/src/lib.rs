@@ -14,18 +14,27 @@ mod call;
 mod case;
 pub mod comparison;
 pub mod copy;
+pub mod create;
 pub mod dtypes;
 pub mod exponential;
 pub mod fft;
+pub mod index;
+pub mod matmul;
+pub mod norm;
 pub mod numerics;
 mod operator;
+pub mod philox;
+pub mod random;
 pub mod reduction;
 mod row;
 mod scalar;
+pub mod scan;
 pub mod select;
 pub mod shape;
 pub mod softmax;
+pub mod sort;
 pub mod sum;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -49,6 +58,13 @@ const FAMILIES: &[&[&Operator]] = &[
     copy::OPERATORS,
     reduction::OPERATORS,
     softmax::OPERATORS,
+    norm::OPERATORS,
+    scan::OPERATORS,
+    index::OPERATORS,
+    create::OPERATORS,
+    random::OPERATORS,
+    sort::OPERATORS,
+    matmul::OPERATORS,
 ];
 
 struct Registry {
