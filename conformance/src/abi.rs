@@ -9,7 +9,7 @@ use flagos_catalog::{Cases, Instance, Tier, assignments, operators};
 
 use crate::bench::{Bench, Footprint};
 use crate::check::Check;
-use crate::native::{self, limits, query};
+use crate::native::{limits, plan_op, query_op};
 use crate::outcome::{Step, Stop, ensure, fail};
 use crate::plan::RawCase;
 use crate::protocol::Target;
@@ -56,7 +56,7 @@ pub fn sample(bench: &Bench) -> Step<Instance> {
                     if instance.inputs.iter().any(|m| m.tensor.elems() == 0) || instance.inputs.iter().any(|m| m.tensor.is_none()) {
                         continue;
                     }
-                    if instance.call.with_abi(|op| query(bench, op, 0))?.is_ok_and(|s| s.answer != Answer::NO.0) {
+                    if instance.call.with_abi(|op| query_op(bench, op, 0))?.is_ok_and(|s| s.answer != Answer::NO.0) {
                         return Ok(instance);
                     }
                 }
@@ -159,7 +159,7 @@ fn handle_word(bench: &Bench) -> Step {
         ("event", event.handle.0 as *const c_void),
     ];
     let plan = match sample(bench) {
-        Ok(instance) => Some(instance.call.with_abi(|op| native::plan(bench, op, &limits()))??),
+        Ok(instance) => Some(instance.call.with_abi(|op| plan_op(bench, op, &limits()))??),
         Err(Stop::Skip(_)) => None,
         Err(stop) => return Err(stop),
     };
@@ -407,18 +407,18 @@ fn null_arguments(bench: &Bench) -> Step {
 
 /// What comes from the future: not offered by query, UNIMPLEMENTED from plan.
 fn not_offered(bench: &Bench, op: &Op, check: Check, what: &str) -> Step {
-    match query(bench, op, 0)? {
+    match query_op(bench, op, 0)? {
         Ok(support) => ensure(support.answer == Answer::NO.0, check, || format!("{what} is answered {}; it is NO", Answer(support.answer)))?,
         Err(e) => ensure(e.code == Code::UNIMPLEMENTED, check, || format!("{what}: query answers {e}; it is NO or UNIMPLEMENTED"))?,
     }
-    let planned = native::plan(bench, op, &limits())?.map(drop);
+    let planned = plan_op(bench, op, &limits())?.map(drop);
     refused_with(planned, &[Code::UNIMPLEMENTED], check, &format!("planning {what}"))
 }
 
 fn unknown_operator(bench: &Bench) -> Step {
     for id in [0, 0x7fff_fff0, u32::MAX] {
         let op = Op { id, ..unknown() };
-        match query(bench, &op, 0)? {
+        match query_op(bench, &op, 0)? {
             Ok(support) => ensure(support.answer == Answer::NO.0, Check::UnknownOperator, || format!("operator {id:#x} is answered {}", Answer(support.answer)))?,
             Err(e) => return fail(Check::UnknownOperator, format!("query of operator {id:#x} answers {e}; an unknown id is answered NO")),
         }
@@ -451,9 +451,9 @@ fn unknown_attribute(bench: &Bench) -> Step {
 
 fn hint_attribute(bench: &Bench) -> Step {
     with_attribute(bench, 0x7fff_fff0 | abi::ATTR_HINT, |op| {
-        let offered = query(bench, op, 0)?.is_ok_and(|s| s.answer != Answer::NO.0);
+        let offered = query_op(bench, op, 0)?.is_ok_and(|s| s.answer != Answer::NO.0);
         ensure(offered, Check::UnknownAttribute, || "an unknown hint makes a call unsupported; hints may be ignored".into())?;
-        match native::plan(bench, op, &limits())? {
+        match plan_op(bench, op, &limits())? {
             Ok(_) => Ok(()),
             Err(e) => fail(Check::UnknownAttribute, format!("an unknown hint keeps a call from being planned: {e}")),
         }
@@ -473,10 +473,10 @@ fn unknown_dtype(bench: &Bench) -> Step {
         let (instance, inputs) = with_input(bench, |t| t.dtype = dtype)?;
         instance.call.with_abi(|op| -> Step {
             let op = Op { inputs: inputs.as_ptr(), ..*op };
-            if let Ok(support) = query(bench, &op, 0)? {
+            if let Ok(support) = query_op(bench, &op, 0)? {
                 ensure(support.answer == Answer::NO.0, Check::UnknownDtype, || format!("{dtype:?} is answered {}", Answer(support.answer)))?;
             }
-            let planned = native::plan(bench, &op, &limits())?.map(drop);
+            let planned = plan_op(bench, &op, &limits())?.map(drop);
             refused_with(planned, &[Code::UNIMPLEMENTED, Code::INVALID_ARGUMENT], Check::UnknownDtype, &format!("planning on {dtype:?}"))
         })?;
     }
@@ -497,16 +497,16 @@ fn bad_descriptors(bench: &Bench) -> Step {
         let (instance, inputs) = with_input(bench, change)?;
         instance.call.with_abi(|op| -> Step {
             let op = Op { inputs: inputs.as_ptr(), ..*op };
-            if let Ok(support) = query(bench, &op, 0)? {
+            if let Ok(support) = query_op(bench, &op, 0)? {
                 ensure(support.answer == Answer::NO.0, Check::Accepted, || format!("a tensor with {what} is answered {}", Answer(support.answer)))?;
             }
-            refused(native::plan(bench, &op, &limits())?.map(drop), Check::Accepted, &format!("planning on a tensor with {what}")).map(drop)
+            refused(plan_op(bench, &op, &limits())?.map(drop), Check::Accepted, &format!("planning on a tensor with {what}")).map(drop)
         })?;
     }
     let instance = sample(bench)?;
     instance.call.with_abi(|op| -> Step {
         for (what, op) in [("flags", Op { flags: 1, ..*op }), ("size 0", Op { size: 0, ..*op }), ("no outputs", Op { n_out: 0, ..*op })] {
-            refused(native::plan(bench, &op, &limits())?.map(drop), Check::Accepted, &format!("planning a descriptor with {what}"))?;
+            refused(plan_op(bench, &op, &limits())?.map(drop), Check::Accepted, &format!("planning a descriptor with {what}"))?;
         }
         Ok(())
     })
@@ -517,7 +517,7 @@ fn level_0_pure(bench: &Bench) -> Step {
     let before = (bench.host_use().allocations, Footprint::now().threads);
     instance.call.with_abi(|op| -> Step {
         for i in 0..10_000 {
-            let answer = query(bench, op, 0)?.map(|s| s.answer);
+            let answer = query_op(bench, op, 0)?.map(|s| s.answer);
             ensure(answer.as_ref().is_ok_and(|a| *a != Answer::NO.0), Check::Purity, || format!("query {i} of one call answers otherwise than the first: {answer:?}"))?;
         }
         Ok(())
@@ -558,7 +558,7 @@ fn threads(bench: &Bench) -> Step {
             slot!(bench.tables().device, info, bench.raw.0, &mut info)??;
             drop((bench.memory(100)?, bench.timeline()?, bench.queue()?));
             if let Some(instance) = &instance {
-                let plan = instance.call.with_abi(|op| native::plan(bench, op, &limits()))??;
+                let plan = instance.call.with_abi(|op| plan_op(bench, op, &limits()))??;
                 plan.info()?;
             }
         }
@@ -595,7 +595,7 @@ fn shutdown(bench: &Bench) -> Step {
         refused_with(answer?, &[Code::FAILED_PRECONDITION], Check::Shutdown, &format!("'{what}' after shutdown"))?;
     }
     if let Some(instance) = instance {
-        let planned = instance.call.with_abi(|op| native::plan(bench, op, &limits()))?.map(core::mem::forget);
+        let planned = instance.call.with_abi(|op| plan_op(bench, op, &limits()))?.map(core::mem::forget);
         refused_with(planned, &[Code::FAILED_PRECONDITION], Check::Shutdown, "'plan' after shutdown")?;
     }
     let error = refused(take(kept)?, Check::Shutdown, "a status from before shutdown")?;

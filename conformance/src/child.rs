@@ -82,12 +82,18 @@ fn run(bench: &Bench, plan: &Plan, id: &str) -> CaseResult {
     let mut result = match &entry.run {
         Run::Operator(operator, types, case) => crate::execute::operator(bench, operator, types, case),
         Run::Property(operator, types) => crate::property::operator(bench, operator, types, id),
+        Run::Blas(case) => crate::execute::blas(bench, case),
         Run::Raw(run) => match run(bench) {
             Ok(()) => CaseResult::new(id, Status::Pass),
             Err(Stop::Fail(failure)) => CaseResult::fail(id, failure),
             Err(Stop::Skip(reason)) => CaseResult { reason, ..CaseResult::new(id, Status::Skipped) },
         },
     };
+    if result.failures.first().is_some_and(|f| f.check == Check::Panic)
+        && bench.memory(64).is_ok()
+    {
+        result.add([Failure::new(Check::Panic, "the backend works on after a panic; it is to be out of use")]);
+    }
     result.id = id.to_owned();
     result.time_ns = started.elapsed().as_nanos() as u64;
     result

@@ -2,27 +2,38 @@
 
 use flagos_backend_api as abi;
 use flagos_backend_api::{Code, Tensor};
-use flagos_catalog::{Array, Assignment, Call, Case, Instance, Memory, Numerics, Operator, Reference, numerics};
+use flagos_catalog::blas::BlasCase;
+use flagos_catalog::{Array, Assignment, Case, Numerics, Operator, Reference, numerics};
 use flagos_runtime::{Operand, Plan, Work, oneshot};
 
 use crate::bench::Bench;
 use crate::check::Check;
-use crate::guard::{Guarded, Poison};
+use crate::guard::{Guarded, Poison, pattern};
+use crate::native;
 use crate::outcome::{CaseResult, Failure, Source, Status, Step, Stop, Worst};
+use crate::task::Task;
 
 /// A case of an operator. The same plan is tried on a second set of contents.
 pub fn operator(bench: &Bench, operator: &'static Operator, types: &Assignment, case: &Case) -> CaseResult {
-    let instances = case.instance(operator, types, bench.seed).and_then(|a| Ok((a, case.instance(operator, types, !bench.seed)?)));
-    match instances {
+    both(bench, |seed| case.instance(operator, types, seed).map(Task::operator))
+}
+
+/// A case of a BLAS routine, likewise.
+pub fn blas(bench: &Bench, case: &BlasCase) -> CaseResult {
+    both(bench, |seed| case.instance(seed).map(Task::blas))
+}
+
+fn both(bench: &Bench, make: impl Fn(u64) -> abi::Result<Task>) -> CaseResult {
+    match make(bench.seed).and_then(|a| Ok((a, make(!bench.seed)?))) {
         Ok((first, second)) => call(bench, &first, Some(&second)),
         Err(e) => CaseResult::fail("", Failure::new(Check::Error, format!("the case cannot be made: {e}"))),
     }
 }
 
-/// Runs an instance; `second` has the same call and other contents.
-pub fn call(bench: &Bench, instance: &Instance, second: Option<&Instance>) -> CaseResult {
-    let mut result = CaseResult::new(&instance.id, Status::Pass);
-    match Execution::new(bench, instance).and_then(|e| e.run(second, &mut result)) {
+/// Runs a call; `second` is the same call with other contents.
+pub fn call(bench: &Bench, task: &Task, second: Option<&Task>) -> CaseResult {
+    let mut result = CaseResult::new("", Status::Pass);
+    match Execution::new(bench, task).and_then(|e| e.run(second, &mut result)) {
         Ok(()) => {}
         Err(Stop::Fail(failure)) => result.add([failure]),
         Err(Stop::Skip(reason)) => (result.status, result.reason) = (Status::Unsupported, reason),
@@ -32,63 +43,52 @@ pub fn call(bench: &Bench, instance: &Instance, second: Option<&Instance>) -> Ca
 
 struct Execution<'a> {
     bench: &'a Bench,
-    instance: &'a Instance,
-    inputs: Vec<Option<Guarded>>,
-    outputs: Vec<Option<Guarded>>,
+    task: &'a Task,
+    operands: Vec<Option<Guarded>>,
 }
 
-/// What the outputs held after a launch.
-type Outputs = Vec<Vec<u8>>;
+/// What the operands held after a launch; empty for those that are only read.
+type Found = Vec<Vec<u8>>;
 
 impl<'a> Execution<'a> {
-    fn new(bench: &'a Bench, instance: &'a Instance) -> Step<Execution<'a>> {
-        let call = &instance.call;
-        let name = |i: usize| call.rule(i).name;
-        let place = |memories: &[Memory], name: &dyn Fn(usize) -> String| {
-            memories.iter().enumerate().map(|(i, m)| Guarded::new(&bench.device, m, &name(i))).collect::<Result<Vec<_>, _>>()
-        };
-        Ok(Execution {
-            bench,
-            instance,
-            inputs: place(&instance.inputs, &|i| format!("input '{}'", name(i)))?,
-            outputs: place(&instance.outputs, &|i| format!("output '{}'", call.operator.outputs[i.min(call.operator.outputs.len() - 1)].name))?,
-        })
+    fn new(bench: &'a Bench, task: &'a Task) -> Step<Execution<'a>> {
+        let operands = task.operands.iter().map(|o| Guarded::new(&bench.device, o)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Execution { bench, task, operands })
     }
 
-    fn run(mut self, second: Option<&Instance>, result: &mut CaseResult) -> Step {
-        let bench = self.bench;
-        let work = Work::Op(self.instance.call.clone());
-        let choice = bench.device.explain(&work)?;
+    fn run(mut self, second: Option<&Task>, result: &mut CaseResult) -> Step {
+        let (bench, work) = (self.bench, &self.task.work);
+        let choice = bench.device.explain(work)?;
         let Some(chosen) = choice.chosen else {
             let reasons: Vec<&str> = choice.candidates.iter().map(|c| c.reason.as_str()).collect();
             self.check_refusal(result)?;
             return if result.failures.is_empty() { Err(Stop::Skip(reasons.join("; "))) } else { Ok(()) };
         };
-        let source = source_of(&choice.candidates[chosen].source);
-        if source == Source::Native {
-            result.add(crate::native::check_levels(bench, &self.instance.call)?);
+        if source_of(&choice.candidates[chosen].source) == Source::Native {
+            result.add(native::check_levels(bench, work)?);
         }
-        let plan = bench.device.plan(&work).map_err(|e| match e.code {
+        let plan = bench.device.plan(work).map_err(|e| match e.code {
             Code::RESOURCE_EXHAUSTED | Code::PLUGIN_PANIC | Code::DEVICE_LOST => Failure::from(e),
             _ => Failure::new(Check::SupportLies, format!("query offers the call, and it cannot be planned: {e}")),
         })?;
-        result.source = Some(source_of(plan.choice().chosen.map_or("native", |i| &plan.choice().candidates[i].source)));
+        let source = source_of(plan.choice().chosen.map_or("native", |i| &plan.choice().candidates[i].source));
+        result.source = Some(source);
         result.implementation = plan.implementation().to_owned();
         self.launches(&plan, second, result)?;
-        if result.source == Some(Source::Native) && plan.workspace_bytes() > 0 {
-            result.add(crate::native::check_workspace(bench, self.instance)?);
+        if source == Source::Native && plan.workspace_bytes() > 0 {
+            result.add(native::check_workspace(bench, self.task)?);
         }
         Ok(())
     }
 
     /// Launches with both patterns in the outputs, then on other contents, then in place.
-    fn launches(&mut self, plan: &Plan, second: Option<&Instance>, result: &mut CaseResult) -> Step {
-        let references = references(self.instance)?;
-        self.fill(self.instance)?;
+    fn launches(&mut self, plan: &Plan, second: Option<&Task>, result: &mut CaseResult) -> Step {
+        let task = self.task;
+        let references = references(task)?;
         // A, B, B, A: what depends on the outputs' former contents differs between A and B only, what is not deterministic also among equals.
-        let first = self.launch(plan, Poison::A, result)?;
+        let first = self.launch(plan, task, Poison::A, result)?;
         let taken = self.bench.host_use().allocations;
-        let rest = [Poison::B, Poison::B, Poison::A].map(|p| self.launch(plan, p, result));
+        let rest = [Poison::B, Poison::B, Poison::A].map(|p| self.launch(plan, task, p, result));
         let more = self.bench.host_use().allocations - taken;
         let [b1, b2, a2] = rest;
         let runs = [first, b1?, b2?, a2?];
@@ -96,75 +96,75 @@ impl<'a> Execution<'a> {
             result.add([Failure::new(Check::LaunchAllocates, format!("three launches of a plan took host memory {more} times"))]);
         }
         let values = self.judge(&references, &runs[0], result);
-        let claimed = plan.properties() & abi::properties::DETERMINISTIC != 0;
-        result.add(self.compare(&runs, claimed));
+        result.add(self.compare(&runs, plan.properties() & abi::properties::DETERMINISTIC != 0));
         // A wrong value that has a cause already would only repeat it.
         if !result.failures.iter().any(|f| matches!(f.check, Check::Unwritten | Check::Stale)) {
             result.add(values);
         }
         if result.failures.is_empty() {
-            let other = self.judge(&references, &runs[1], result);
-            result.add(other.into_iter().map(|f| Failure::new(Check::Stale, format!("the second launch of the plan differs from the first: {}", f.message))));
+            let again = self.judge(&references, &runs[1], result);
+            result.add(again.into_iter().map(|f| Failure::new(Check::Stale, format!("the second launch of the plan differs from the first: {}", f.message))));
         }
         if let Some(second) = second.filter(|_| result.failures.is_empty()) {
             self.other_contents(plan, second, &runs[0], result)?;
         }
-        if self.instance.call.operator.in_place && plan.properties() & abi::properties::IN_PLACE != 0 && result.failures.is_empty() {
+        if plan.properties() & abi::properties::IN_PLACE != 0 && result.failures.is_empty() {
             self.in_place(plan, &references, result)?;
         }
         Ok(())
     }
 
-    fn fill(&mut self, instance: &Instance) -> Step {
-        for (guarded, memory) in self.inputs.iter_mut().zip(&instance.inputs) {
-            if let Some(guarded) = guarded {
-                guarded.fill(&self.bench.stream, &memory.bytes)?;
+    /// One launch: contents and patterns before; inputs, zones and gaps looked at after.
+    fn launch(&mut self, plan: &Plan, contents: &Task, poison: Poison, result: &mut CaseResult) -> Step<Found> {
+        let stream = &self.bench.stream;
+        self.prepare(contents, poison)?;
+        let operands: Vec<Operand> = self.operands.iter().map(|g| g.as_ref().and_then(Guarded::operand)).collect();
+        // SAFETY: the scalars are bytes of the task, in its compute type.
+        unsafe { plan.launch_scaled(stream, &operands, contents.scalars()) }?;
+        stream.sync()?;
+        self.look(result)
+    }
+
+    fn prepare(&mut self, contents: &Task, poison: Poison) -> Step {
+        for (guarded, operand) in self.operands.iter_mut().zip(&contents.operands) {
+            let Some(guarded) = guarded else { continue };
+            if operand.reads {
+                guarded.fill(&self.bench.stream, &operand.memory.bytes, poison)?;
+            } else {
+                guarded.poison(&self.bench.stream, poison)?;
             }
         }
         Ok(())
     }
 
-    /// One launch: outputs poisoned before; inputs, zones and gaps looked at after.
-    fn launch(&mut self, plan: &Plan, poison: Poison, result: &mut CaseResult) -> Step<Outputs> {
-        let stream = &self.bench.stream;
-        for guarded in self.outputs.iter_mut().flatten() {
-            guarded.poison(stream, poison)?;
-        }
-        let operands: Vec<Operand> = self.inputs.iter().chain(&self.outputs).map(|g| g.as_ref().and_then(Guarded::operand)).collect();
-        plan.launch(stream, &operands)?;
-        stream.sync()?;
-        self.look(result)
-    }
-
-    fn look(&self, result: &mut CaseResult) -> Step<Outputs> {
-        let stream = &self.bench.stream;
+    fn look(&self, result: &mut CaseResult) -> Step<Found> {
+        let mut failures = Vec::new();
         let mut found = Vec::new();
-        for guarded in self.inputs.iter().flatten() {
-            found.extend(guarded.check_unchanged(&guarded.read(stream)?, Check::InputModified));
-        }
-        let mut outputs = Vec::new();
-        for guarded in &self.outputs {
-            let Some(guarded) = guarded else {
-                outputs.push(Vec::new());
-                continue;
-            };
-            let now = guarded.read(stream)?;
-            found.extend(guarded.check_outside(&now));
-            outputs.push(now);
+        for (guarded, operand) in self.operands.iter().zip(&self.task.operands) {
+            let mut kept = Vec::new();
+            if let Some(guarded) = guarded {
+                let now = guarded.read(&self.bench.stream)?;
+                if operand.writes {
+                    failures.extend(guarded.check_outside(&now));
+                    kept = now;
+                } else {
+                    failures.extend(guarded.check_unchanged(&now, Check::InputModified));
+                }
+            }
+            found.push(kept);
         }
         // One of each kind says enough: later launches would repeat it.
-        found.retain(|f| !result.failures.iter().any(|g| g.check == f.check));
-        result.add(found);
-        Ok(outputs)
+        failures.retain(|f| !result.failures.iter().any(|g| g.check == f.check));
+        result.add(failures);
+        Ok(found)
     }
 
-    /// Compares outputs with references; notes the worst error.
-    fn judge(&self, references: &[Reference], outputs: &Outputs, result: &mut CaseResult) -> Vec<Failure> {
-        let rule = self.instance.call.operator.numerics;
+    /// Compares what was written with the references; notes the worst error.
+    fn judge(&self, references: &[(usize, Reference)], found: &Found, result: &mut CaseResult) -> Vec<Failure> {
         let mut failures = Vec::new();
-        for ((guarded, bytes), reference) in self.outputs.iter().zip(outputs).zip(references) {
-            let Some(guarded) = guarded else { continue };
-            let (worst, failure) = judge(rule, guarded.tensor(), bytes, guarded.origin(), reference, guarded.name());
+        for (binding, reference) in references {
+            let Some(guarded) = &self.operands[*binding] else { continue };
+            let (worst, failure) = judge(self.task.rule, guarded.tensor(), &found[*binding], guarded.origin(), reference, guarded.name());
             result.worst = Worst::max(result.worst, worst);
             failures.extend(failure);
         }
@@ -172,45 +172,39 @@ impl<'a> Execution<'a> {
     }
 
     /// What equal launches tell: elements nobody writes, results that depend on what was there before, results that vary.
-    fn compare(&self, runs: &[Outputs; 4], claimed: bool) -> Vec<Failure> {
+    fn compare(&self, runs: &[Found; 4], claimed: bool) -> Vec<Failure> {
         let mut failures = Vec::new();
-        for (k, guarded) in self.outputs.iter().enumerate() {
-            let Some(guarded) = guarded else { continue };
+        for (k, (guarded, operand)) in self.operands.iter().zip(&self.task.operands).enumerate() {
+            let Some(guarded) = guarded.as_ref().filter(|_| operand.writes) else { continue };
             let [a1, b1, b2, a2] = [&runs[0][k], &runs[1][k], &runs[2][k], &runs[3][k]];
             let width = guarded.tensor().dtype.bytes();
-            let is = |bytes: &[u8], at: usize, poison| (at..at + width).all(|i| bytes[i] == crate::guard::pattern(poison, i));
-            let places = guarded.elements();
-            let of = |wanted: &dyn Fn(usize) -> bool| {
-                let hits: Vec<usize> = (0..places.len()).filter(|e| wanted(places[*e])).collect();
-                hits.first().map(|first| (hits.len(), index_text(guarded.tensor(), *first)))
-            };
-            let put = |check, what: &str, (count, at): (usize, String)| {
-                Failure::new(check, format!("{}: {count} of {} elements {what}, the first at {at}", guarded.name(), places.len()))
-            };
-            let unwritten = |at: usize| is(a1, at, Poison::A) && is(b1, at, Poison::B);
-            if let Some(hits) = of(&unwritten) {
-                failures.push(put(Check::Unwritten, "are not written", hits));
-            }
             let span = |at: usize| at..at + width;
+            let is = |bytes: &[u8], at: usize, poison| span(at).all(|i| bytes[i] == pattern(poison, i));
+            let unwritten = |at: usize| !operand.reads && is(a1, at, Poison::A) && is(b1, at, Poison::B);
             let steady = |at: usize| a1[span(at)] == a2[span(at)] && b1[span(at)] == b2[span(at)];
-            if let Some(hits) = of(&|at| steady(at) && a1[span(at)] != b1[span(at)] && !unwritten(at)) {
-                failures.push(put(Check::Stale, "depend on what the output held before", hits));
-            }
-            if claimed && let Some(hits) = of(&|at| !steady(at)) {
-                failures.push(put(Check::Determinism, "differ between equal launches of a plan that is said to be deterministic", hits));
+            let places = guarded.elements();
+            let mut tell = |check, what: &str, wanted: &dyn Fn(usize) -> bool| {
+                let hits: Vec<usize> = (0..places.len()).filter(|e| wanted(places[*e])).collect();
+                if let Some(first) = hits.first() {
+                    let at = index_text(guarded.tensor(), *first);
+                    failures.push(Failure::new(check, format!("{}: {} of {} elements {what}, the first at {at}", guarded.name(), hits.len(), places.len())));
+                }
+            };
+            tell(Check::Unwritten, "are not written", &unwritten);
+            tell(Check::Stale, "depend on what the output held before", &|at| steady(at) && a1[span(at)] != b1[span(at)] && !unwritten(at));
+            if claimed {
+                tell(Check::Determinism, "differ between equal launches of a plan that is said to be deterministic", &|at| !steady(at));
             }
         }
         failures
     }
 
     /// The same plan on other contents.
-    fn other_contents(&mut self, plan: &Plan, second: &Instance, former: &Outputs, result: &mut CaseResult) -> Step {
+    fn other_contents(&mut self, plan: &Plan, second: &Task, former: &Found, result: &mut CaseResult) -> Step {
         let references = references(second)?;
-        self.fill(second)?;
-        let outputs = self.launch(plan, Poison::A, result)?;
-        let failures = self.judge(&references, &outputs, result);
-        let repeats = outputs == *former;
-        result.add(failures.into_iter().map(|f| {
+        let found = self.launch(plan, second, Poison::A, result)?;
+        let repeats = found == *former;
+        result.add(self.judge(&references, &found, &mut CaseResult::new("", Status::Pass)).into_iter().map(|f| {
             if repeats {
                 Failure::new(Check::Stale, format!("a launch on other contents repeats the former result: {}", f.message))
             } else {
@@ -220,50 +214,56 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
-    /// Output 0 in the memory of input 0.
-    fn in_place(&mut self, plan: &Plan, references: &[Reference], result: &mut CaseResult) -> Step {
-        let (Some(Some(input)), Some(Some(output))) = (self.inputs.first(), self.outputs.first()) else { return Ok(()) };
+    /// An output in the memory of an input.
+    fn in_place(&mut self, plan: &Plan, references: &[(usize, Reference)], result: &mut CaseResult) -> Step {
+        let Some((from, to)) = self.task.in_place else { return Ok(()) };
+        let (Some(input), Some(output)) = (&self.operands[from], &self.operands[to]) else { return Ok(()) };
         let (a, b) = (input.tensor(), output.tensor());
         if a.dtype != b.dtype || a.shape() != b.shape() || a.stride() != b.stride() {
             return Ok(());
         }
-        self.fill(self.instance)?;
+        self.prepare(self.task, Poison::A)?;
         let stream = &self.bench.stream;
-        for guarded in self.outputs.iter_mut().skip(1).flatten() {
-            guarded.poison(stream, Poison::A)?;
-        }
-        let shared = self.inputs[0].as_ref();
-        let outputs = std::iter::once(shared).chain(self.outputs.iter().skip(1).map(Option::as_ref));
-        let operands: Vec<Operand> = self.inputs.iter().map(Option::as_ref).chain(outputs).map(|g| g.and_then(Guarded::operand)).collect();
-        plan.launch(stream, &operands)?;
+        let bound = |k: usize| if k == to { from } else { k };
+        let operands: Vec<Operand> = (0..self.operands.len()).map(|k| self.operands[bound(k)].as_ref().and_then(Guarded::operand)).collect();
+        // SAFETY: the scalars are bytes of the task, in its compute type.
+        unsafe { plan.launch_scaled(stream, &operands, self.task.scalars()) }?;
         stream.sync()?;
-        let Some(shared) = shared else { return Ok(()) };
-        let now = shared.read(stream)?;
-        let (_, failure) = judge(self.instance.call.operator.numerics, shared.tensor(), &now, shared.origin(), &references[0], "output 0 in the memory of input 0");
-        result.add(failure.map(|f| Failure::new(Check::InPlace, f.message)));
-        result.add(shared.check_outside(&now));
-        for guarded in self.inputs.iter().skip(1).flatten() {
-            result.add(guarded.check_unchanged(&guarded.read(stream)?, Check::InputModified));
+        for (k, guarded) in self.operands.iter().enumerate() {
+            let Some(guarded) = guarded else { continue };
+            let now = guarded.read(stream)?;
+            if k == from {
+                let Some((_, reference)) = references.iter().find(|(binding, _)| *binding == to) else { continue };
+                let (_, failure) = judge(self.task.rule, guarded.tensor(), &now, guarded.origin(), reference, "the output in the memory of its input");
+                result.add(failure.map(|f| Failure::new(Check::InPlace, f.message)));
+                result.add(guarded.check_outside(&now));
+            } else if k == to || !self.task.operands[k].writes {
+                result.add(guarded.check_unchanged(&now, Check::InputModified));
+            } else {
+                result.add(guarded.check_outside(&now));
+            }
         }
         Ok(())
     }
 
     /// What is not offered cannot be planned, is refused with the right code, and touches nothing.
     fn check_refusal(&mut self, result: &mut CaseResult) -> Step {
-        result.add(crate::native::check_refusal(self.bench, &self.instance.call)?);
+        result.add(native::check_refusal(self.bench, &self.task.work)?);
+        self.prepare(self.task, Poison::A)?;
         let stream = &self.bench.stream;
-        self.fill(self.instance)?;
-        for guarded in self.outputs.iter_mut().flatten() {
-            guarded.poison(&self.bench.stream, Poison::A)?;
-        }
-        let operands: Vec<Operand> = self.inputs.iter().chain(&self.outputs).map(|g| g.as_ref().and_then(Guarded::operand)).collect();
-        // SAFETY: the descriptor borrows from a live call.
-        let ran = self.instance.call.with_abi(|op| unsafe { oneshot::execute(stream, op, &operands) });
+        let operands: Vec<Operand> = self.operands.iter().map(|g| g.as_ref().and_then(Guarded::operand)).collect();
+        let ran = match &self.task.work {
+            // SAFETY: the descriptor borrows from a live call.
+            Work::Op(call) => call.with_abi(|op| unsafe { oneshot::execute(stream, op, &operands) }),
+            // SAFETY: the scalars are bytes of the task, in its compute type.
+            Work::Blas(desc) => unsafe { oneshot::execute_blas(stream, desc, &operands, self.task.scalars()) },
+            Work::Fft(desc) => oneshot::execute_fft(stream, desc, &operands),
+        };
         if ran.is_ok() {
             result.add([Failure::new(Check::SupportLies, "query does not offer the call, and it runs")]);
         }
         stream.sync()?;
-        for guarded in self.inputs.iter().chain(&self.outputs).flatten() {
+        for guarded in self.operands.iter().flatten() {
             result.add(guarded.check_unchanged(&guarded.read(stream)?, Check::Untouched));
         }
         Ok(())
@@ -278,11 +278,9 @@ fn source_of(token: &str) -> Source {
     }
 }
 
-/// The references of an instance, from its contents.
-pub fn references(instance: &Instance) -> Step<Vec<Reference>> {
-    let arrays = instance.inputs.iter().map(|m| Array::decode(&m.tensor, &m.bytes, m.origin)).collect::<Result<Vec<_>, _>>();
-    let made = arrays.and_then(|a| (instance.call.operator.reference)(&instance.call, &a));
-    made.map_err(|e| Failure::new(Check::Error, format!("the reference cannot be computed: {e}")).into())
+/// The references of a call, from its contents.
+pub fn references(task: &Task) -> Step<Vec<(usize, Reference)>> {
+    task.references().map_err(|e| Failure::new(Check::Error, format!("the reference cannot be computed: {e}")).into())
 }
 
 /// Judges one output. The worst error is left out where it is infinite.
@@ -299,7 +297,9 @@ pub fn judge(rule: Numerics, tensor: &Tensor, bytes: &[u8], origin: usize, refer
         return (shown, odd_bool(tensor, bytes, origin, name));
     }
     let error = if verdict.worst.is_finite() { format!(", off by {worst}") } else { String::new() };
-    let at = index_text(tensor, verdict.index);
+    // Complex numbers are judged by parts.
+    let index = if tensor.dtype.is_complex() { verdict.index / 2 } else { verdict.index };
+    let at = index_text(tensor, index);
     (shown, Some(Failure::new(Check::Value, format!("{name} at {at}: expected {}, got {}{error}", verdict.expected, verdict.got))))
 }
 
@@ -319,14 +319,11 @@ fn odd_bool(tensor: &Tensor, bytes: &[u8], origin: usize, name: &str) -> Option<
 /// A flat row-major index as a tuple.
 fn index_text(tensor: &Tensor, flat: usize) -> String {
     let mut rest = flat as i64;
-    let mut index: Vec<i64> = tensor.shape().iter().rev().map(|n| { let i = rest % n.max(&1); rest /= n.max(&1); i }).collect();
+    let mut index = Vec::new();
+    for n in tensor.shape().iter().rev() {
+        index.push(rest % n.max(&1));
+        rest /= n.max(&1);
+    }
     index.reverse();
     format!("{index:?}")
-}
-
-/// A call as people write it, for messages about calls nobody listed.
-pub fn describe(call: &Call) -> String {
-    let tensors = |list: &[Tensor]| list.iter().map(|t| if t.is_none() { "none".to_owned() } else { format!("{t:?}") }).collect::<Vec<_>>().join(", ");
-    let attrs: Vec<String> = call.attrs.iter().map(|(spec, value)| format!("{}={value:?}", spec.name)).collect();
-    format!("{}({}) -> {} [{}]", call.operator.name, tensors(&call.inputs), tensors(&call.outputs), attrs.join(", "))
 }

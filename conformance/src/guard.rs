@@ -1,7 +1,7 @@
 //! Guarded memory: an operand between two zones whose bytes nobody may touch.
 
 use flagos_backend_api::{Result, Tensor};
-use flagos_catalog::{Memory, for_each_offset};
+use flagos_catalog::for_each_offset;
 use flagos_runtime::{Buffer, Device, Operand, Stream};
 
 use crate::check::Check;
@@ -39,13 +39,16 @@ pub struct Guarded {
     name: String,
     /// Byte of element (0, …, 0) within the buffer.
     origin: usize,
+    /// Byte that the binding names.
+    binding: usize,
     /// What the buffer was given.
     image: Vec<u8>,
 }
 
 impl Guarded {
     /// Memory for an operand; `None` for an absent one.
-    pub fn new(device: &Device, memory: &Memory, name: &str) -> Result<Option<Guarded>> {
+    pub fn new(device: &Device, operand: &crate::task::Operand) -> Result<Option<Guarded>> {
+        let memory = &operand.memory;
         if memory.tensor.is_none() {
             return Ok(None);
         }
@@ -53,15 +56,16 @@ impl Guarded {
         Ok(Some(Guarded {
             buffer: device.alloc(bytes as u64)?,
             tensor: memory.tensor,
-            name: name.to_owned(),
+            name: operand.name.clone(),
             origin: ZONE + memory.origin,
+            binding: ZONE + operand.binding,
             image: vec![0; bytes],
         }))
     }
 
     /// Where a launch finds it.
     pub fn operand(&self) -> Operand<'_> {
-        Some((&self.buffer, self.origin as u64))
+        Some((&self.buffer, self.binding as u64))
     }
     /// Its descriptor.
     pub fn tensor(&self) -> &Tensor {
@@ -76,9 +80,9 @@ impl Guarded {
         self.origin
     }
 
-    /// Gives it contents, between zones.
-    pub fn fill(&mut self, stream: &Stream, contents: &[u8]) -> Result<()> {
-        self.image = image(contents);
+    /// Gives it contents, between zones of a pattern.
+    pub fn fill(&mut self, stream: &Stream, contents: &[u8], poison: Poison) -> Result<()> {
+        self.image = image(contents, poison);
         stream.write(&self.buffer, 0, &self.image)
     }
     /// Gives it a pattern throughout.
@@ -134,8 +138,8 @@ impl Guarded {
 }
 
 /// Contents between zones.
-pub fn image(contents: &[u8]) -> Vec<u8> {
-    let mut image = poisoned(Poison::A, ZONE + contents.len() + ZONE);
+pub fn image(contents: &[u8], poison: Poison) -> Vec<u8> {
+    let mut image = poisoned(poison, ZONE + contents.len() + ZONE);
     image[ZONE..ZONE + contents.len()].copy_from_slice(contents);
     image
 }

@@ -29,6 +29,7 @@ mod raw;
 pub mod report;
 mod runner;
 mod stream;
+mod task;
 
 use std::ffi::OsString;
 use std::io::Write;

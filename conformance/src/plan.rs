@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use flagos_backend_api::{DType, Error, Result, Tensor};
+use flagos_catalog::blas::{self, BlasCase};
 use flagos_catalog::{Assignment, Call, Case, Cases, Operator, Tier, assignments, operators};
 use flagos_runtime::discover::glob;
 use sha2::{Digest, Sha256};
@@ -17,6 +18,8 @@ pub enum Run {
     Operator(&'static Operator, Assignment, Case),
     /// An operator on random shapes, strides, attributes and contents.
     Property(&'static Operator, Assignment),
+    /// A BLAS routine.
+    Blas(BlasCase),
     /// A procedure over the backend's tables.
     Raw(fn(&Bench) -> Step),
 }
@@ -109,6 +112,16 @@ impl Plan {
             }));
         }
         operators().iter().for_each(|o| add_operator(o, tier, &mut entries));
+        let wanted = |c: &BlasCase| c.tier <= tier && c.tier != Tier::Bench;
+        entries.extend(blas::cases().into_iter().filter(wanted).map(|case| Entry {
+            id: case.id(),
+            cell: Some(Cell::new(format!("blas.{}", blas::name(case.desc.routine)), case.desc.dtype.to_string())),
+            family: "blas",
+            revision: 1,
+            tier: case.tier,
+            isolated: false,
+            run: Run::Blas(case),
+        }));
         let by_id = entries.iter().enumerate().map(|(i, e)| (e.id.clone(), i)).collect();
         let cells = entries.iter().filter_map(|e| e.cell.clone()).collect();
         Plan { entries, by_id, cells }
@@ -207,6 +220,9 @@ mod tests {
             assert!(!e.id.contains(['*', '?']), "{} would be taken for a glob", e.id);
             if let Run::Operator(operator, types, case) = &e.run {
                 assert_eq!(case.instance(operator, types, 1).unwrap().id, e.id);
+            }
+            if let Run::Blas(case) = &e.run {
+                assert_eq!(case.instance(1).unwrap().id, e.id);
             }
         }
     }

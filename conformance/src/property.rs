@@ -9,8 +9,9 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 
 use crate::bench::Bench;
 use crate::check::Check;
-use crate::execute::{call, describe};
+use crate::execute::call;
 use crate::outcome::{CaseResult, Failure, Status};
+use crate::task::Task;
 
 /// Most elements of a tensor; the reference is slow.
 const MOST_ELEMENTS: i64 = 20_000;
@@ -108,7 +109,7 @@ pub fn operator(bench: &Bench, operator: &'static Operator, types: &Assignment, 
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let outcome = runner.run(&draws(cases.len()), |draw| {
         let Some(instance) = instance(operator, types, &cases, &draw) else { return Ok(()) };
-        let result = call(bench, &instance, None);
+        let result = call(bench, &Task::operator(instance), None);
         match result.status {
             Status::Pass => {
                 let mut kept = worst.borrow_mut();
@@ -135,8 +136,9 @@ pub fn operator(bench: &Bench, operator: &'static Operator, types: &Assignment, 
         Err(TestError::Fail(_, draw)) => {
             // The smallest call once more, for its own checks.
             if let Some(smallest) = instance(operator, types, &cases, &draw) {
+                let smallest = Task::operator(smallest);
                 let again = call(bench, &smallest, None);
-                let at = describe(&smallest.call);
+                let at = smallest.describe();
                 result.add(again.failures.into_iter().map(|f| Failure::new(f.check, format!("{} in {at}", f.message))));
             }
             if result.failures.is_empty() {

@@ -137,13 +137,12 @@ fn work(settings: &Settings, queue: &Mutex<VecDeque<Vec<&Entry>>>, mut process: 
                 }
             };
             worker.ask(&Request::Run { ids: batch[at..].iter().map(|c| c.id.clone()).collect() });
-            let lost = serve(&mut worker, settings.timeout, &batch, &mut at, &put);
-            match lost {
+            match serve(&mut worker, settings.timeout, &batch, &mut at, &put) {
                 // Isolated cases leave the process unfit.
-                None if !batch[0].isolated => process = Some(worker),
-                None => {}
-                Some(result) => {
-                    put(result);
+                Ended::Over if !batch[0].isolated => process = Some(worker),
+                Ended::Over | Ended::Spent => {}
+                Ended::Lost(result) => {
+                    put(*result);
                     at += 1;
                 }
             }
@@ -151,8 +150,8 @@ fn work(settings: &Settings, queue: &Mutex<VecDeque<Vec<&Entry>>>, mut process: 
     }
 }
 
-/// Takes the replies of a batch from `at` on. `Some`: the worker is gone, and this is what became of the case it was at.
-fn serve(worker: &mut Process, timeout: Duration, batch: &[&Entry], at: &mut usize, put: &dyn Fn(CaseResult)) -> Option<CaseResult> {
+/// Takes the replies of a batch from `at` on.
+fn serve(worker: &mut Process, timeout: Duration, batch: &[&Entry], at: &mut usize, put: &dyn Fn(CaseResult)) -> Ended {
     while *at < batch.len() {
         let id = &batch[*at].id;
         let failure = match worker.reply(timeout) {
@@ -161,17 +160,32 @@ fn serve(worker: &mut Process, timeout: Duration, batch: &[&Entry], at: &mut usi
                 continue;
             }
             Ok(Reply::Done(result)) => {
+                // A backend that panicked or lost its device is out of use in that process.
+                let spent = result.failures.iter().any(|f| matches!(f.check, Check::Panic | Check::DeviceLost));
                 put(*result);
                 *at += 1;
+                if spent {
+                    return Ended::Spent;
+                }
                 continue;
             }
             Ok(other) => Failure::new(Check::Crash, format!("the worker answered {other:?} in the middle of a case")),
             Err(Silence::Timeout) => Failure::new(Check::Timeout, format!("not over within {} s; raise the limit with --timeout if it is only slow", timeout.as_secs_f64())),
             Err(Silence::Died(status)) => Failure::new(Check::Crash, format!("the process was {}", describe(status))),
         };
-        return Some(CaseResult { output: worker.output(), ..CaseResult::fail(id, failure) });
+        return Ended::Lost(Box::new(CaseResult { output: worker.output(), ..CaseResult::fail(id, failure) }));
     }
-    None
+    Ended::Over
+}
+
+/// How a worker came out of a batch.
+enum Ended {
+    /// The batch is over.
+    Over,
+    /// The worker lives, and its backend is of no more use.
+    Spent,
+    /// The worker is gone; this is what became of the case it was at.
+    Lost(Box<CaseResult>),
 }
 
 #[cfg(test)]

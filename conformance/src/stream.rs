@@ -4,17 +4,18 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use flagos_backend_api as abi;
-use flagos_backend_api::{Binding, Code};
+use flagos_backend_api::Code;
 
 use crate::abi::sample;
 use crate::bench::Bench;
 use crate::check::Check;
 use crate::guard::{Poison, poisoned};
 use crate::memory::expect;
-use crate::native;
+use crate::native::{self, Bound};
 use crate::outcome::{Step, Stop, ensure, fail};
 use crate::plan::RawCase;
-use crate::raw::{Handle, Memory, Queue, refused_with, slot, take};
+use crate::raw::{Memory, Queue, Timeline, refused_with, slot, take};
+use crate::task::Task;
 
 /// The cases.
 pub const CASES: &[RawCase] = &[
@@ -211,66 +212,28 @@ fn all(count: u8, work: &(dyn Fn(u8) -> Step + Sync)) -> Step {
 
 /// One plan, launched from several threads on several streams at once.
 fn one_plan(bench: &Bench) -> Step {
-    let instance = sample(bench)?;
-    let plan = instance.call.with_abi(|op| native::plan(bench, op, &native::limits()))??;
-    let workspace_bytes = plan.info()?.workspace_bytes;
-    let handle = plan.handle;
+    let task = Task::operator(sample(bench)?);
+    let plan = native::plan(bench, &task.work, &native::limits())??;
+    let bytes = plan.info()?.workspace_bytes;
     let work = |id: u8| -> Step {
         // Descriptors hold pointers and stay with their thread; the sample is the same in each.
-        let (queue, instance) = (bench.queue()?, sample(bench)?);
-        let run = SampleRun::new(bench, &queue, &instance, workspace_bytes)?;
-        for round in 0..16 {
-            run.launch(bench, &queue, handle)?;
-            let now = run.read(&queue)?;
-            ensure(run.close(&instance, &now)?, Check::Threads, || format!("thread {id}, round {round}: a wrong result when threads share a plan"))?;
+        let (queue, task) = (bench.queue()?, Task::operator(sample(bench)?));
+        let bound = Bound::new(bench, &task)?;
+        let workspace = workspace(bench, bytes)?;
+        for round in 0..16u8 {
+            bound.fill(&queue, &task, if round % 2 == 0 { Poison::A } else { Poison::B })?;
+            bound.launch(&queue, &plan, &task, workspace.as_ref().map(|w| (w, 0)))?;
+            if let Some(f) = bound.judge(&queue, &task)? {
+                return fail(Check::Threads, format!("thread {id}, round {round}, one plan in all threads: {}", f.message));
+            }
         }
         Ok(())
     };
     all(6, &work)
 }
 
-/// A sample call bound to memory of its own.
-struct SampleRun<'a> {
-    inputs: Vec<Memory<'a>>,
-    outputs: Vec<Memory<'a>>,
-    workspace: Option<Memory<'a>>,
-    origins: Vec<u64>,
-}
-
-impl<'a> SampleRun<'a> {
-    fn new(bench: &'a Bench, queue: &Queue, instance: &flagos_catalog::Instance, workspace_bytes: u64) -> Step<SampleRun<'a>> {
-        let inputs = instance.inputs.iter().map(|m| bench.memory(m.bytes.len() as u64)).collect::<Step<Vec<_>>>()?;
-        for (memory, m) in inputs.iter().zip(&instance.inputs) {
-            queue.write(memory, 0, &m.bytes)?;
-        }
-        let outputs = instance.outputs.iter().map(|m| bench.memory(m.bytes.len() as u64)).collect::<Step<Vec<_>>>()?;
-        let workspace = if workspace_bytes > 0 { Some(bench.memory(workspace_bytes)?) } else { None };
-        let origins = instance.inputs.iter().chain(&instance.outputs).map(|m| m.origin as u64).collect();
-        Ok(SampleRun { inputs, outputs, workspace, origins })
-    }
-    fn bindings(&self) -> Vec<Binding> {
-        let all = self.inputs.iter().chain(&self.outputs).zip(&self.origins);
-        all.map(|(memory, at)| Binding { buffer: memory.handle.0, byte_offset: *at }).collect()
-    }
-    fn launch(&self, bench: &Bench, queue: &Queue, plan: Handle<abi::Plan>) -> Step {
-        for memory in &self.outputs {
-            queue.fill(memory, 0, &[0xa5], memory.bytes)?;
-        }
-        let Some(table) = &bench.tables().op_plans else { return Err(Stop::Skip("no plan table".into())) };
-        let bindings = self.bindings();
-        let mut launch = crate::raw::sized!(abi::Launch);
-        (launch.bindings, launch.n_bindings) = (bindings.as_ptr(), bindings.len() as u32);
-        launch.workspace = Binding { buffer: self.workspace.as_ref().map_or(core::ptr::null_mut(), |w| w.handle.0), byte_offset: 0 };
-        Ok(slot!(table, launch, plan.0, queue.handle.0, &launch)??)
-    }
-    fn read(&self, queue: &Queue) -> Step<Vec<Vec<u8>>> {
-        self.outputs.iter().map(|m| queue.read(m, 0, m.bytes)).collect()
-    }
-    fn close(&self, instance: &flagos_catalog::Instance, outputs: &[Vec<u8>]) -> Step<bool> {
-        let references = crate::execute::references(instance)?;
-        let each = instance.outputs.iter().zip(outputs).zip(&references);
-        Ok(each.map(|((m, bytes), r)| crate::execute::judge(instance.call.operator.numerics, &m.tensor, bytes, m.origin, r, "output").1).all(|f| f.is_none()))
-    }
+fn workspace(bench: &Bench, bytes: u64) -> Step<Option<Memory<'_>>> {
+    if bytes > 0 { bench.memory(bytes).map(Some) } else { Ok(None) }
 }
 
 /// A launch only enqueues: it returns while its stream waits for another.
@@ -278,20 +241,15 @@ fn launch_returns(bench: &Bench) -> Step {
     if bench.has(abi::caps::SYNCHRONOUS) {
         return Err(Stop::Skip("the device is synchronous: launches finish before they return".into()));
     }
-    let instance = sample(bench)?;
-    let plan = instance.call.with_abi(|op| native::plan(bench, op, &native::limits()))??;
     let (blocked, free, event) = (bench.queue()?, bench.queue()?, bench.timeline()?);
-    let run = SampleRun::new(bench, &blocked, &instance, plan.info()?.workspace_bytes)?;
-    run.launch(bench, &blocked, plan.handle)?;
-    blocked.sync()?;
-    let handle = plan.handle;
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let launched = blocked.wait(&event, 1).and_then(|()| run.launch(bench, &blocked, handle));
             // The receiver lives as long as the scope.
-            let _ = sender.send(launched);
+            let _ = sender.send(launch_behind(bench, &blocked, &event, &sender));
         });
+        // The first message says that everything is ready, the second that the launch returned.
+        receiver.recv().unwrap_or(Ok(()))?;
         let returned = receiver.recv_timeout(Duration::from_secs(3));
         let early = event.value()?;
         free.signal(&event, 1)?;
@@ -302,9 +260,20 @@ fn launch_returns(bench: &Bench) -> Step {
         }
         ensure(early == 0, Check::Timeline, || format!("the event was at {early} before anybody signalled it"))
     })?;
-    blocked.sync()?;
-    let outputs = run.read(&blocked)?;
-    ensure(run.close(&instance, &outputs)?, Check::Value, || "the launch behind the wait gave a wrong result".into())
+    blocked.sync()
+}
+
+fn launch_behind(bench: &Bench, blocked: &Queue, event: &Timeline, ready: &mpsc::Sender<Step>) -> Step {
+    let task = Task::operator(sample(bench)?);
+    let plan = native::plan(bench, &task.work, &native::limits())??;
+    let bound = Bound::new(bench, &task)?;
+    let workspace = workspace(bench, plan.info()?.workspace_bytes)?;
+    bound.fill(blocked, &task, Poison::A)?;
+    // What is kept to the end of the process cannot be in use when it is freed: the stream still waits when this returns.
+    let kept = core::mem::ManuallyDrop::new((plan, bound, workspace));
+    let _ = ready.send(Ok(()));
+    blocked.wait(event, 1)?;
+    kept.1.launch(blocked, &kept.0, &task, kept.2.as_ref().map(|w| (w, 0)))
 }
 
 fn elapsed(bench: &Bench) -> Step {
