@@ -3,18 +3,53 @@
 //! The same code serves as the plugin (`so/`, backend name "cpu") and linked into libflagos ("embedded"): [`Cpu`] is generic over the
 //! identity it is registered under. Launches finish before they return; see [`pool`] for how threads are shared.
 
+mod attention;
+mod axes;
+pub mod blas;
+mod blas_trsm;
+mod blas_vector;
+mod block;
+mod conv;
+mod convert;
+mod create;
 mod device;
+mod element;
+pub mod fft;
+mod fft_large;
+mod fft_lines;
+pub mod gemm;
+pub mod gemm_pack;
+pub mod gemm_tile;
+mod gemm_vector;
+mod index;
 pub mod kernel;
+mod kind;
+mod lanes;
+mod lanes_int;
+mod math_f32;
+mod math_f64;
+mod matmul;
 mod memory;
+mod norm;
 pub mod ops;
 mod plan;
+mod pointwise;
 pub mod pool;
+mod random;
+mod rows;
+mod scan;
+pub mod scratch;
+mod select;
+mod sort;
 mod stream;
 pub mod target;
+mod tensor;
+mod transfer;
+mod vectorize;
 
 use std::marker::PhantomData;
 
-use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, op_table, query};
+use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, blas_table, fft_table, op_table, query};
 use flagos_backend_api::{Code, DeviceKind, Error, HostV1, Result, Status, build_id};
 
 pub use device::CpuDevice;
@@ -35,7 +70,7 @@ impl<I: Identity> Backend for Cpu<I> {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const VENDOR: &'static str = "libflagos";
     const BUILD_ID: &'static str = build_id!();
-    const DOMAINS: Domains = Domains { op: Some(op_table::<Self>()), ..Domains::NONE };
+    const DOMAINS: Domains = Domains { op: Some(op_table::<Self>()), blas: Some(blas_table::<Self>()), fft: Some(fft_table::<Self>()), ..Domains::NONE };
     type Device = CpuDevice;
 
     fn state() -> &'static State {

@@ -26,7 +26,19 @@ impl Registry {
 }
 
 /// Families, each with its own file.
-const FAMILIES: &[fn(&mut Registry)] = &[];
+const FAMILIES: &[fn(&mut Registry)] = &[
+    crate::attention::add,
+    crate::conv::add,
+    crate::create::add,
+    crate::index::add,
+    crate::matmul::add,
+    crate::norm::add,
+    crate::random::add,
+    crate::rows::add,
+    crate::scan::add,
+    crate::select::add,
+    crate::sort::add,
+];
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     let mut registry = Registry::default();

@@ -14,6 +14,14 @@ mod status;
 mod stream;
 
 pub use border::{Function, Handle};
+pub use call::describe;
+pub use context::embedded;
+
+/// The exported functions, for Rust programs that want to call what C programs call.
+#[allow(ambiguous_glob_reexports)] // Each section has a FUNCTIONS of its own; nobody asks for it here.
+pub mod calls {
+    pub use crate::{buffer::*, call::*, context::*, dlpack::*, event::*, plan::*, status::*, stream::*};
+}
 
 /// Every exported function in header order, by section.
 pub const FUNCTIONS: &[(&str, &[Function])] = &[

@@ -235,11 +235,23 @@ fn put_float(t: DType, v: f64, place: &mut [u8]) {
     match (t.code, t.bits) {
         (2, 64) => place.copy_from_slice(&v.to_le_bytes()),
         (2, 32) => place.copy_from_slice(&(v as f32).to_le_bytes()),
-        (2, 16) => place.copy_from_slice(&f16::from_f64(v).to_le_bytes()),
-        (4, 16) => place.copy_from_slice(&bf16::from_f64(v).to_le_bytes()),
+        (2, 16) => place.copy_from_slice(&f16::from_f32(rounded_to_odd(v)).to_le_bytes()),
+        (4, 16) => place.copy_from_slice(&bf16::from_f32(rounded_to_odd(v)).to_le_bytes()),
         (10, _) => place[0] = nearest_small(v, 3, 7, false),
         _ => place[0] = nearest_small(v, 2, 15, true),
     }
+}
+
+/// The f32 at or next to `v` whose last bit tells that something was cut off: rounding it again rounds `v` itself once
+/// (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008). `half`'s own conversions from f64 round twice or drop bits.
+fn rounded_to_odd(v: f64) -> f32 {
+    let near = v as f32;
+    let wide = f64::from(near);
+    if wide == v || v.is_nan() {
+        return near;
+    }
+    let toward_zero = if wide.abs() > v.abs() { near.to_bits() - 1 } else { near.to_bits() };
+    f32::from_bits(toward_zero | 1)
 }
 
 /// The nearest 8-bit float, ties to even; overflow gives infinity or, without one, NaN.
@@ -303,6 +315,18 @@ mod tests {
                 assert!(v.is_nan() || out[0] == byte, "{t} {byte:#x} → {v} → {:#x}", out[0]);
             }
         }
+    }
+
+    #[test]
+    fn narrow_floats_are_rounded_once() {
+        // Just above the midpoint of two neighbours, by less than f32 or a truncated f64 can tell.
+        for (t, low, step) in [(DType::BF16, 0.640625, 2f64.powi(-8)), (DType::F16, 0.5, 2f64.powi(-11))] {
+            for (nudge, up) in [(2f64.powi(-30), 1.0), (-2f64.powi(-30), 0.0)] {
+                assert_eq!(crate::numerics::round_to(t, low + step / 2.0 + nudge), low + step * up, "{t}");
+                assert_eq!(crate::numerics::round_to(t, -(low + step / 2.0 + nudge)), -(low + step * up), "{t}");
+            }
+        }
+        assert!(crate::numerics::round_to(DType::F16, 1e300).is_infinite() && crate::numerics::round_to(DType::BF16, -1e-300) == 0.0);
     }
 
     #[test]

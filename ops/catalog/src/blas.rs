@@ -1,6 +1,6 @@
 //! BLAS routines: types, operands, argument checks, operation counts, reference and cases.
 //!
-//! Meaning, operand order and parameter numbers are those of the reference BLAS (Lawson et al. 1979; Dongarra et al. 1988, 1990), with these additions:
+//! Meaning, operand order and parameter numbers are those of the reference BLAS (Lawson et al. 1979; Dongarra et al. 1988, 1990), with additions:
 //! - A batch repeats the routine: problem `i` lies `i` strides further. The strides are `stride_a`, `stride_b`, `stride_c` of the first, second and
 //!   third binding; a result (dot, nrm2, asum) has `stride_c` always. Strides of inputs may be 0.
 //! - A negative increment names the lowest address, as in the reference BLAS. An increment may be 0 only for vectors that level 1 just reads.
@@ -13,7 +13,7 @@ mod reference;
 use flagos_backend_api::{BlasDesc, BlasDiag, BlasOrder, BlasRoutine, BlasSide, BlasTrans, BlasUplo, DType, Error, Result, Tensor};
 use num_complex::Complex;
 
-pub use crate::view::View;
+pub use crate::View;
 use crate::{Array, Data, Numerics, OperandSpan};
 pub use cases::{BlasCase, BlasInstance, cases};
 pub use reference::{Scalars, reference};
@@ -187,12 +187,14 @@ pub const ROUTINES: &[Routine] = &[
         types: &[same("strsm", D::F32), same("dtrsm", D::F64), same("ctrsm", D::C64), same("ztrsm", D::C128)],
         operands: &[input("a", Matrix, 0), updated("b", Matrix, 1)],
         parameters: &["side", "uplo", "trans_a", "diag", "m", "n", "alpha", "a", "lda", "b", "ldb"],
-        doc: "B ← X with op(A)·X = alpha·B (left) or X·op(A) = alpha·B (right); A triangular, its other triangle and a unit diagonal are not read; B m×n",
+        doc: "B ← X with op(A)·X = alpha·B (left) or X·op(A) = alpha·B (right), B m×n; A triangular, its other triangle and a unit diagonal not read",
     },
 ];
 
+type Getter = fn(&BlasDesc) -> i64;
+
 /// Descriptor fields a routine may leave unused, which then are 0.
-const FIELDS: &[(&str, fn(&BlasDesc) -> i64)] = &[
+const FIELDS: &[(&str, Getter)] = &[
     ("order", |d| d.order.into()),
     ("side", |d| d.side.into()),
     ("uplo", |d| d.uplo.into()),
@@ -258,23 +260,26 @@ pub fn descriptor(r: &Routine, t: &Types) -> BlasDesc {
 /// Checks a call.
 ///
 /// # Errors
-/// UNIMPLEMENTED for unknown routines and types; INVALID_ARGUMENT for the first illegal parameter, as `xerbla` would be told: the text names routine,
-/// parameter, its number, its value and the legal range; [`Error::argument`] is the number in the Fortran interface (CBLAS counts one more for `order`).
+/// UNIMPLEMENTED for unknown routines and types; INVALID_ARGUMENT for the first illegal parameter, as `xerbla` would be told: the text names
+/// routine, parameter, its number, its value and the legal range; [`Error::argument`] is the number in the Fortran interface (CBLAS counts one
+/// more for `order`).
 pub fn check(d: &BlasDesc) -> Result<()> {
     if d.size != BlasDesc::SIZE || d.kind != BlasDesc::KIND {
-        let text = format!("flagos_blas_desc_t has size {} and kind {:#x}, this build's are {} and {:#x}", d.size, d.kind, BlasDesc::SIZE, BlasDesc::KIND);
-        return Err(Error::invalid(text));
+        let (size, kind) = (BlasDesc::SIZE, BlasDesc::KIND);
+        return Err(Error::invalid(format!("flagos_blas_desc_t has size {} and kind {:#x}, this build's are {size} and {kind:#x}", d.size, d.kind)));
     }
     let r = routine(d.routine).ok_or_else(|| Error::unimplemented(format!("BLAS routine {} is not in this build's catalogue", d.routine)))?;
     if types_of(r, d).is_none() {
-        let known: Vec<String> = r.types.iter().map(|t| format!("{} ({} → {}, compute {})", t.symbol, t.dtype, t.out_dtype, t.compute_dtype)).collect();
+        let form = |t: &Types| format!("{} ({} → {}, compute {})", t.symbol, t.dtype, t.out_dtype, t.compute_dtype);
+        let known: Vec<String> = r.types.iter().map(form).collect();
         let given = format!("{} → {}, compute {}", d.dtype, d.out_dtype, d.compute_dtype);
         return Err(Error::unimplemented(format!("{} is not offered for {given}; it is as {}", r.name, known.join(", "))));
     }
     for (field, get) in FIELDS {
         let value = get(d);
         let used = r.parameters.contains(field) || *field == "order" && r.level > 1;
-        if let Some(want) = if used { unlawful(d, r, field, value) } else { (value != 0).then(|| "the routine does not use it: set it to 0".to_owned()) } {
+        let unused = || (value != 0).then(|| "the routine does not use it: set it to 0".to_owned());
+        if let Some(want) = if used { unlawful(d, r, field, value) } else { unused() } {
             return Err(illegal(d, r, field, value, &want));
         }
     }

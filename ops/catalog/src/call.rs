@@ -59,6 +59,7 @@ impl Attrs {
         self.int(name) != 0
     }
     /// A number by position: (as float, as integer).
+    #[inline]
     pub fn number_at(&self, index: usize) -> (f64, i64) {
         match self.values.get(index) {
             Some(AttrValue::Float(v)) => (*v, *v as i64),
@@ -67,6 +68,7 @@ impl Attrs {
         }
     }
     /// A choice by position.
+    #[inline]
     pub fn choice_at(&self, index: usize) -> i64 {
         self.number_at(index).1
     }
@@ -201,7 +203,10 @@ impl Call {
                 return Err(fault(op, format!("input '{}' is required", rule.name)).at(i as u32));
             }
             self.check_tensor(tensor, rule, i as u32)?;
-            if let TypeRule::Same(letter, _) = rule.types {
+            let free = matches!(rule.types, TypeRule::SameOrBool(..)) && tensor.dtype.is_bool();
+            if let TypeRule::Same(letter, _) | TypeRule::SameOrBool(letter, _) = rule.types
+                && !free
+            {
                 let seen = &mut letters[(letter as u8 - b'A') as usize % 26];
                 if *seen == DType::NONE {
                     *seen = tensor.dtype;
@@ -232,6 +237,7 @@ impl Call {
         }
         let set = match rule.types {
             TypeRule::Same(_, set) | TypeRule::Any(set) | TypeRule::Promote(set) => set,
+            TypeRule::SameOrBool(_, set) => set.or(dtypes::BOOL),
             TypeRule::Promoted | TypeRule::PromotedFloat => return Ok(()),
         };
         if !set.has(t.dtype) {

@@ -233,7 +233,7 @@ pub fn assignments(operator: &Operator) -> Vec<Assignment> {
         .inputs
         .iter()
         .map(|o| match o.types {
-            TypeRule::Same(_, s) | TypeRule::Any(s) | TypeRule::Promote(s) => primary(s),
+            TypeRule::Same(_, s) | TypeRule::SameOrBool(_, s) | TypeRule::Any(s) | TypeRule::Promote(s) => primary(s),
             _ => DType::F32,
         })
         .collect();
@@ -248,14 +248,14 @@ pub fn assignments(operator: &Operator) -> Vec<Assignment> {
     let mut groups: Vec<(Vec<usize>, DTypes, bool)> = Vec::new();
     for (i, o) in operator.inputs.iter().enumerate() {
         let (set, key, promote) = match o.types {
-            TypeRule::Same(c, s) => (s, Some(c), false),
+            TypeRule::Same(c, s) | TypeRule::SameOrBool(c, s) => (s, Some(c), false),
             TypeRule::Promote(s) => (s, Some('*'), true),
             TypeRule::Any(s) => (s, None, false),
             _ => continue,
         };
         let mate = key.and_then(|k| {
             groups.iter().position(|(members, _, _)| match operator.inputs[members[0]].types {
-                TypeRule::Same(c, _) => c == k,
+                TypeRule::Same(c, _) | TypeRule::SameOrBool(c, _) => c == k,
                 TypeRule::Promote(_) => k == '*',
                 _ => false,
             })
@@ -270,6 +270,11 @@ pub fn assignments(operator: &Operator) -> Vec<Assignment> {
             let mut inputs = base.clone();
             members.iter().for_each(|m| inputs[*m] = t);
             put(Assignment { inputs: inputs.clone(), free: base_free });
+            for m in members.iter().filter(|m| matches!(operator.inputs[**m].types, TypeRule::SameOrBool(..))) {
+                let mut with_bool = inputs.clone();
+                with_bool[*m] = DType::BOOL;
+                put(Assignment { inputs: with_bool, free: base_free });
+            }
             if operator.inputs.len() == 1
                 && let Some(free) = free
             {
@@ -495,6 +500,7 @@ fn integer(fill: Fill, dtype: DType, i: usize, last: usize, rng: &mut Rng) -> i1
 pub fn types_of(rule: TypeRule) -> DTypes {
     match rule {
         TypeRule::Same(_, s) | TypeRule::Any(s) | TypeRule::Promote(s) => s,
+        TypeRule::SameOrBool(_, s) => s.or(dtypes::BOOL),
         TypeRule::Promoted => dtypes::ANY,
         TypeRule::PromotedFloat => dtypes::FLOATING,
     }

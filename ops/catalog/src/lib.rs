@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod arithmetic;
 mod array;
+pub mod attention;
 mod attribute;
 pub mod bitwise;
 pub mod blas;
@@ -13,8 +14,10 @@ mod border;
 mod call;
 mod case;
 pub mod comparison;
+pub mod conv;
 pub mod copy;
 pub mod create;
+mod double;
 pub mod dtypes;
 pub mod exponential;
 pub mod fft;
@@ -46,6 +49,7 @@ pub use case::*;
 pub use operator::*;
 pub use row::*;
 pub use scalar::*;
+pub use view::View;
 
 /// Families in the order of the catalogue.
 const FAMILIES: &[&[&Operator]] = &[
@@ -65,6 +69,8 @@ const FAMILIES: &[&[&Operator]] = &[
     random::OPERATORS,
     sort::OPERATORS,
     matmul::OPERATORS,
+    conv::OPERATORS,
+    attention::OPERATORS,
 ];
 
 struct Registry {

@@ -14,6 +14,8 @@ pub struct DTypes(pub u32);
 pub enum TypeRule {
     /// All operands with this letter have one type, of the set.
     Same(char, DTypes),
+    /// As `Same`, or bool whatever the others have.
+    SameOrBool(char, DTypes),
     /// Any type of the set, on its own.
     Any(DTypes),
     /// Inputs of different types of the set are promoted together (PyTorch's lattice; all operands are tensors).

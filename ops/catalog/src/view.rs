@@ -32,8 +32,8 @@ impl View {
             let scale = |n: i64| n.checked_add(if low == high { 0 } else { self.origin })?.checked_mul(t.dtype.bytes() as i64);
             Some((scale(low)?, scale(high)?))
         };
-        let (low_bytes, high_bytes) =
-            bytes().ok_or_else(|| Error::invalid(format!("operand {} of shape {:?} and strides {:?} spans more than 2^63 bytes", self.name, t.shape(), t.stride())))?;
+        let too_far = || format!("operand {} of shape {:?} and strides {:?} spans more than 2^63 bytes", self.name, t.shape(), t.stride());
+        let (low_bytes, high_bytes) = bytes().ok_or_else(|| Error::invalid(too_far()))?;
         if self.writes && overlaps_itself(&self.forward()) {
             let text = format!("operand {} is written with strides {:?} for shape {:?}: its elements overlap", self.name, t.stride(), t.shape());
             return Err(Error::invalid(text));

@@ -3,9 +3,9 @@
 use flagos_backend_api::{BlasDesc, BlasDiag, BlasRoutine, BlasSide, BlasTrans, BlasUplo, Error, Result};
 use num_complex::Complex;
 
-use super::{View, views};
+use super::views;
 use crate::sum::Sum;
-use crate::{Array, Data, Reference};
+use crate::{Array, Data, Reference, View};
 
 type C = Complex<f64>;
 
@@ -44,8 +44,9 @@ pub fn reference(d: &BlasDesc, scalars: Scalars, inputs: &[Array]) -> Result<Vec
         beta: scalars.beta.unwrap_or(C::ZERO),
         complex: d.dtype.is_complex(),
     };
-    let count = shape.iter().product();
-    let per = if shape[0] == 0 { 1 } else { count / shape[0] };
+    let count: usize = shape.iter().product();
+    // Elements of one problem.
+    let per: usize = shape[1..].iter().product();
     let n = d.n as usize;
     let (values, terms) = match BlasRoutine(d.routine) {
         BlasRoutine::AXPY => (job.each(count, |i| job.finish(job.product(C::ONE, job.data[0][i]), C::ONE, job.data[1][i])), 1),
@@ -181,7 +182,7 @@ impl Job<'_> {
         let left = d.side == BlasSide::LEFT.0;
         let (m, n) = (d.m as usize, d.n as usize);
         let (order, columns) = if left { (m, n) } else { (n, m) };
-        let turned = (d.trans_a != BlasTrans::NO_TRANS.0) != !left;
+        let turned = (d.trans_a != BlasTrans::NO_TRANS.0) == left;
         let upper = (d.uplo == BlasUplo::UPPER.0) != turned;
         let unit = d.diag == BlasDiag::UNIT.0;
         let mut out = vec![(C::ZERO, 0.0); count];
@@ -288,9 +289,12 @@ mod tests {
     fn conjugated_dot_and_complex_magnitudes() {
         let z = |re, im| C::new(re, im);
         let x = Array { shape: vec![1, 2], data: Data::Complex(vec![z(1.0, 2.0), z(0.0, 1.0)]) };
-        let dot = |r| match value(&BlasDesc { n: 2, ..desc(r, if r == BlasRoutine::DOT { 3 } else { 1 }) }, Scalars::default(), &[x.clone(), x.clone(), Array::absent()]).data {
-            Data::Complex(v) => v[0],
-            _ => C::ZERO,
+        let dot = |r| {
+            let d = BlasDesc { n: 2, ..desc(r, if r == BlasRoutine::DOT { 3 } else { 1 }) };
+            match value(&d, Scalars::default(), &[x.clone(), x.clone(), Array::absent()]).data {
+                Data::Complex(v) => v[0],
+                other => panic!("{other:?}"),
+            }
         };
         assert_eq!(dot(BlasRoutine::DOTC), z(6.0, 0.0));
         assert_eq!(dot(BlasRoutine::DOT), z(-4.0, 4.0));
@@ -300,7 +304,8 @@ mod tests {
 
     #[test]
     fn zero_factors_hide_nan_and_missing_ones_default() {
-        let d = BlasDesc { order: BlasOrder::COL_MAJOR.0, trans_a: 111, trans_b: 111, m: 1, n: 1, k: 1, lda: 1, ldb: 1, ldc: 1, ..desc(BlasRoutine::GEMM, 1) };
+        let one = BlasDesc { m: 1, n: 1, k: 1, lda: 1, ldb: 1, ldc: 1, ..desc(BlasRoutine::GEMM, 1) };
+        let d = BlasDesc { order: BlasOrder::COL_MAJOR.0, trans_a: 111, trans_b: 111, ..one };
         let (nan, two) = (reals(&[1, 1, 1], &[f64::NAN]), reals(&[1, 1, 1], &[2.0]));
         assert_eq!(value(&d, Scalars::default(), &[two.clone(), two.clone(), nan.clone()]).floats(), [4.0]);
         let zero_alpha = Scalars { alpha: Some(C::ZERO), beta: Some(C::new(3.0, 0.0)) };
@@ -325,14 +330,16 @@ mod tests {
                 ..desc(BlasRoutine::TRSM, 1)
             };
             let kept = |i: usize, j: usize| if uplo == 121 { i <= j } else { i >= j };
+            let entry = |i: usize, j: usize| if kept(i, j) { (2 + i + 3 * j) as f64 } else { f64::NAN };
             let t = |i: usize, j: usize| match () {
                 () if unit && i == j => 1.0,
-                () if kept(i, j) => (2 + i + 3 * j) as f64,
+                () if kept(i, j) => entry(i, j),
                 () => 0.0,
             };
-            let stored: Vec<f64> = (0..order * order).map(|f| if kept(f / order, f % order) { (2 + f / order + 3 * (f % order)) as f64 } else { f64::NAN }).collect();
+            let stored: Vec<f64> = (0..order * order).map(|f| entry(f / order, f % order)).collect();
             let b = [1.0, -2.0, 3.0, 0.5, 4.0, -1.0];
-            let x = value(&d, Scalars { alpha: Some(C::new(2.0, 0.0)), beta: None }, &[reals(&[1, order, order], &stored), reals(&[1, 2, 3], &b)]).floats();
+            let twice = Scalars { alpha: Some(C::new(2.0, 0.0)), beta: None };
+            let x = value(&d, twice, &[reals(&[1, order, order], &stored), reals(&[1, 2, 3], &b)]).floats();
             let op = |i: usize, j: usize| if trans == 111 { t(i, j) } else { t(j, i) };
             for (flat, want) in b.iter().enumerate() {
                 let (i, j) = (flat / 3, flat % 3);

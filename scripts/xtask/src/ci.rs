@@ -1,0 +1,136 @@
+//! Everything that must hold before a change lands, step by step, with a summary of times, counts and skips.
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use crate::stage::{compiler, stage};
+use crate::tool::{Outcome, capture, cargo, command, root, run, target};
+use crate::{abi, codegen, tidy};
+
+/// A step: its name and what it does; the text is its count ("312 tests").
+type Step = (&'static str, fn() -> Outcome<String>);
+
+const STEPS: &[Step] = &[
+    ("house rules", || tidy::run().map(|()| String::new())),
+    ("generated files", || codegen::run(true).map(|()| String::new())),
+    ("clippy", clippy),
+    ("tests", tests),
+    ("staged installation", || stage().map(|t| t.display().to_string())),
+    ("example-c by itself", example_c),
+    ("C and C++ programs", programs),
+    ("conformance smoke", conformance),
+    ("mutations", mutations),
+    ("golden files through flagos run", golden),
+    ("ABI gates", || abi::run_gates().map(|()| String::new())),
+    ("fuzzing, fixed work", fuzz),
+];
+
+/// Runs every step, also after a failure, and sums up.
+pub fn run_all() -> ExitCode {
+    let mut lines = Vec::new();
+    let mut failed = 0;
+    for (name, step) in STEPS {
+        println!("\n=== {name}");
+        let started = Instant::now();
+        let result = step();
+        let seconds = started.elapsed().as_secs_f64();
+        match result {
+            Ok(count) => lines.push(format!("ok    {seconds:7.1} s  {name}{}", if count.is_empty() { String::new() } else { format!(": {count}") })),
+            Err(e) => {
+                println!("{e}");
+                failed += 1;
+                lines.push(format!("FAIL  {seconds:7.1} s  {name}: {}", e.lines().next().unwrap_or("")));
+            }
+        }
+    }
+    println!("\n=== summary\n{}", lines.join("\n"));
+    println!("{} steps, {failed} failed", STEPS.len());
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn clippy() -> Outcome<String> {
+    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])).map(|()| String::new())
+}
+
+/// The workspace's tests; counts what ran and what was left out.
+fn tests() -> Outcome<String> {
+    let mut all = cargo();
+    all.args(["test", "--workspace", "--no-fail-fast"]);
+    let (code, text) = capture(&mut all)?;
+    let (mut passed, mut failures, mut ignored) = (0, 0, 0);
+    for line in text.lines().filter(|l| l.starts_with("test result:")) {
+        let count = |word: &str| -> u64 {
+            let part = line.split(';').find(|p| p.trim_end().ends_with(word)).unwrap_or("");
+            part.split_whitespace().rev().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+        };
+        passed += count("passed");
+        failures += count("failed");
+        ignored += count("ignored");
+    }
+    let count = format!("{passed} passed, {failures} failed, {ignored} ignored");
+    println!("{count}");
+    if code == 0 && passed > 0 { Ok(count) } else { Err(format!("{count}\n{}", tail(&text, 150))) }
+}
+
+fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+fn example_c() -> Outcome<String> {
+    let out = target().join("example/test");
+    let make = |sanitize: &str| {
+        let mut make = command("make");
+        make.args(["--silent", "-C", "backends/example-c", "test"]).arg(format!("CC={}", compiler())).arg(format!("OUT={}-{sanitize}", out.display()));
+        if sanitize != "plain" {
+            make.arg(format!("SANITIZE={sanitize}"));
+        }
+        run(&mut make)
+    };
+    make("plain").and_then(|()| make("address")).map(|()| "plain and under AddressSanitizer".into())
+}
+
+/// The examples, built against the staged installation as a user would: pkg-config for C and C++, CMake for C.
+fn programs() -> Outcome<String> {
+    let tree = stage()?;
+    let mut script = command("bash");
+    script.arg("examples/run").env("FLAGOS_PREFIX", &tree).env("FLAGOS_EXAMPLES_OUT", target().join("examples")).env("CC", compiler());
+    run(&mut script).map(|()| String::new())
+}
+
+fn flagos(words: &[&str]) -> Outcome<Command> {
+    let mut flagos = Command::new(stage()?.join("bin/flagos"));
+    flagos.current_dir(root()).args(words);
+    Ok(flagos)
+}
+
+fn conformance() -> Outcome<String> {
+    let out = target().join("conformance");
+    std::fs::create_dir_all(&out).map_err(|e| e.to_string())?;
+    let place = |name: &str| out.join(name).display().to_string();
+    let (json, junit, html) = (place("report.json"), place("report.xml"), place("report.html"));
+    run(&mut flagos(&["conformance", "--report-json", &json, "--report-junit", &junit, "--report-html", &html])?)?;
+    Ok(json)
+}
+
+fn mutations() -> Outcome<String> {
+    run(&mut flagos(&["conformance", "--mutations", "backends/null/mutations.toml"])?).map(|()| String::new())
+}
+
+fn golden() -> Outcome<String> {
+    let folder = root().join("conformance/golden");
+    let mut words = vec!["run".to_owned(), "--device".into(), "cpu".into(), "--golden".into()];
+    let skip = ["blas.safetensors", "fft.safetensors"];
+    let mut files: Vec<_> = std::fs::read_dir(&folder).map_err(|e| e.to_string())?.flatten().map(|e| e.path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "safetensors") && !skip.iter().any(|s| p.ends_with(s)));
+    files.sort();
+    words.extend(files.iter().map(|p| p.display().to_string()));
+    let (code, text) = capture(&mut flagos(&words.iter().map(String::as_str).collect::<Vec<_>>())?)?;
+    if code == 0 { Ok(text.lines().last().unwrap_or("").to_owned()) } else { Err(tail(&text.lines().filter(|l| !l.starts_with("pass")).collect::<Vec<_>>().join("\n"), 40)) }
+}
+
+fn fuzz() -> Outcome<String> {
+    let mut fuzz = cargo();
+    fuzz.args(["test", "--quiet", "--release", "-p", "flagos-fuzz", "--", "--nocapture"]);
+    run(&mut fuzz).map(|()| String::new())
+}
