@@ -178,7 +178,8 @@ type Fill<'a> = (&'static str, u32, u32, Box<dyn Fn(*mut c_void) -> crate::raw::
 fn out_structs<'a>(bench: &'a Bench, op: &'a Op) -> Vec<Fill<'a>> {
     let t = bench.tables();
     let mut list: Vec<Fill> = vec![("flagos_device_info_t", abi::DeviceInfo::SIZE, abi::DeviceInfo::KIND, Box::new(move |p| slot!(t.device, info, bench.raw.0, p.cast())))];
-    if t.memory.info.is_some() {
+    let mut state = sized!(abi::MemoryInfo);
+    if slot!(t.memory, info, bench.raw.0, &mut state).is_ok_and(|answer| answer.is_ok()) {
         list.push(("flagos_memory_info_t", abi::MemoryInfo::SIZE, abi::MemoryInfo::KIND, Box::new(move |p| slot!(t.memory, info, bench.raw.0, p.cast()))));
     }
     if let Some(table) = &t.op {
@@ -255,15 +256,18 @@ fn alloc_desc(bytes: u64) -> abi::AllocDesc {
     abi::AllocDesc { bytes, memory_kind: MemoryKind::DEVICE.0, ..sized!(abi::AllocDesc) }
 }
 
+/// An in struct: name, size, its words with room behind, call on a pointer to them.
+type Read<'a> = (&'static str, u32, Vec<u64>, Box<dyn Fn(*const c_void) -> crate::raw::Answer + 'a>);
+
 /// In structs with room behind, each with the call that reads it; what it made is destroyed.
-fn in_structs<'a>(bench: &'a Bench, op: &'a Op) -> Vec<(&'static str, u32, Vec<u64>, Box<dyn Fn(*const c_void) -> crate::raw::Answer + 'a>)> {
+fn in_structs<'a>(bench: &'a Bench, op: &'a Op) -> Vec<Read<'a>> {
     let t = bench.tables();
     fn words<T>(value: T) -> Vec<u64> {
         let padded = Padded { value, tail: [0; 8] };
         // SAFETY: the structs of the ABI are plain data without padding bytes, in multiples of 8 bytes.
         unsafe { core::slice::from_raw_parts((&raw const padded).cast::<u64>(), size_of::<Padded<T>>() / 8) }.to_vec()
     }
-    let mut list: Vec<(&'static str, u32, Vec<u64>, Box<dyn Fn(*const c_void) -> crate::raw::Answer + 'a>)> = vec![
+    let mut list: Vec<Read<'a>> = vec![
         (
             "flagos_alloc_desc_t",
             abi::AllocDesc::SIZE,
@@ -485,7 +489,8 @@ fn unknown_dtype(bench: &Bench) -> Step {
 
 /// Malformed tensors are refused, whatever they hold.
 fn bad_descriptors(bench: &Bench) -> Step {
-    let changes: [(&str, fn(&mut Tensor)); 6] = [
+    type Change = fn(&mut Tensor);
+    let changes: [(&str, Change); 6] = [
         ("rank 9", |t| t.rank = 9),
         ("rank 2^31", |t| t.rank = 1 << 31),
         ("a negative extent", |t| (t.rank, t.shape[0]) = (1, -4)),
@@ -566,7 +571,7 @@ fn threads(bench: &Bench) -> Step {
     };
     std::thread::scope(|scope| {
         let started: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
-        started.into_iter().map(|t| t.join().unwrap_or_else(|_| fail(Check::Threads, "a thread of the case panicked"))).collect()
+        started.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| fail(Check::Threads, "a thread of the case panicked")))
     })
 }
 

@@ -83,6 +83,7 @@ fn run(bench: &Bench, plan: &Plan, id: &str) -> CaseResult {
         Run::Operator(operator, types, case) => crate::execute::operator(bench, operator, types, case),
         Run::Property(operator, types) => crate::property::operator(bench, operator, types, id),
         Run::Blas(case) => crate::execute::blas(bench, case),
+        Run::Fft(case) => crate::execute::fft(bench, case),
         Run::Raw(run) => match run(bench) {
             Ok(()) => CaseResult::new(id, Status::Pass),
             Err(Stop::Fail(failure)) => CaseResult::fail(id, failure),

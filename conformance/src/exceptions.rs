@@ -38,6 +38,9 @@ pub struct Exception {
     pub driver: Option<String>,
 }
 
+/// An entry with its place in the file.
+pub type Listed<'a> = (Kind, &'a Exception);
+
 /// The file. See the crate's README for its form.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,7 +116,7 @@ impl Exceptions {
     }
 
     /// Entries in force on a device and driver on a day, and those that have expired.
-    pub fn in_force(&self, device: &str, driver: &str, today: Day) -> (Vec<(Kind, &Exception)>, Vec<(Kind, &Exception)>) {
+    pub fn in_force(&self, device: &str, driver: &str, today: Day) -> (Vec<Listed<'_>>, Vec<Listed<'_>>) {
         let fits = |pattern: &Option<String>, text: &str| pattern.as_deref().is_none_or(|p| glob(p, text));
         self.all().filter(|(_, e)| fits(&e.device, device) && fits(&e.driver, driver)).partition(|(_, e)| today <= Day::of(e))
     }

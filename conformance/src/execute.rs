@@ -3,6 +3,7 @@
 use flagos_backend_api as abi;
 use flagos_backend_api::{Code, Tensor};
 use flagos_catalog::blas::BlasCase;
+use flagos_catalog::fft::FftCase;
 use flagos_catalog::{Array, Assignment, Case, Numerics, Operator, Reference, numerics};
 use flagos_runtime::{Operand, Plan, Work, oneshot};
 
@@ -21,6 +22,11 @@ pub fn operator(bench: &Bench, operator: &'static Operator, types: &Assignment, 
 /// A case of a BLAS routine, likewise.
 pub fn blas(bench: &Bench, case: &BlasCase) -> CaseResult {
     both(bench, |seed| case.instance(seed).map(Task::blas))
+}
+
+/// A Fourier transform, likewise.
+pub fn fft(bench: &Bench, case: &FftCase) -> CaseResult {
+    both(bench, |seed| case.instance(seed).map(Task::fft))
 }
 
 fn both(bench: &Bench, make: impl Fn(u64) -> abi::Result<Task>) -> CaseResult {
@@ -217,11 +223,6 @@ impl<'a> Execution<'a> {
     /// An output in the memory of an input.
     fn in_place(&mut self, plan: &Plan, references: &[(usize, Reference)], result: &mut CaseResult) -> Step {
         let Some((from, to)) = self.task.in_place else { return Ok(()) };
-        let (Some(input), Some(output)) = (&self.operands[from], &self.operands[to]) else { return Ok(()) };
-        let (a, b) = (input.tensor(), output.tensor());
-        if a.dtype != b.dtype || a.shape() != b.shape() || a.stride() != b.stride() {
-            return Ok(());
-        }
         self.prepare(self.task, Poison::A)?;
         let stream = &self.bench.stream;
         let bound = |k: usize| if k == to { from } else { k };
@@ -234,9 +235,10 @@ impl<'a> Execution<'a> {
             let now = guarded.read(stream)?;
             if k == from {
                 let Some((_, reference)) = references.iter().find(|(binding, _)| *binding == to) else { continue };
-                let (_, failure) = judge(self.task.rule, guarded.tensor(), &now, guarded.origin(), reference, "the output in the memory of its input");
+                let output = &self.task.operands[to].memory.tensor;
+                let (_, failure) = judge(self.task.rule, output, &now, guarded.origin(), reference, "the output in the memory of its input");
                 result.add(failure.map(|f| Failure::new(Check::InPlace, f.message)));
-                result.add(guarded.check_outside(&now));
+                result.add(guarded.check_outside_of(&now, &[guarded.tensor(), output]));
             } else if k == to || !self.task.operands[k].writes {
                 result.add(guarded.check_unchanged(&now, Check::InputModified));
             } else {

@@ -107,7 +107,18 @@ impl Guarded {
 
     /// As an output: nothing outside its elements may have changed.
     pub fn check_outside(&self, now: &[u8]) -> Option<Failure> {
-        let own = self.own_bytes();
+        self.check_outside_of(now, &[&self.tensor])
+    }
+
+    /// Nothing outside the elements of some tensors, all of which begin where this one does, may have changed.
+    pub fn check_outside_of(&self, now: &[u8], tensors: &[&Tensor]) -> Option<Failure> {
+        let mut own = vec![false; self.image.len()];
+        for tensor in tensors {
+            let width = tensor.dtype.bytes();
+            for at in self.places(tensor) {
+                own[at..at + width].fill(true);
+            }
+        }
         let at = first_difference(&self.image, now, |i| !own[i])?;
         let place = if at >= ZONE && at < self.image.len() - ZONE { "in a gap" } else { "in a guard zone" };
         Some(Failure::new(Check::Guard, format!("{} was written {place}: {}", self.name, self.difference(at, now))))
@@ -115,19 +126,14 @@ impl Guarded {
 
     /// Byte places of each element, row-major.
     pub fn elements(&self) -> Vec<usize> {
-        let width = self.tensor.dtype.bytes() as i64;
-        let mut places = Vec::new();
-        for_each_offset(&self.tensor, |offset| places.push((self.origin as i64 + offset * width) as usize));
-        places
+        self.places(&self.tensor)
     }
 
-    fn own_bytes(&self) -> Vec<bool> {
-        let mut own = vec![false; self.image.len()];
-        let width = self.tensor.dtype.bytes();
-        for at in self.elements() {
-            own[at..at + width].fill(true);
-        }
-        own
+    fn places(&self, tensor: &Tensor) -> Vec<usize> {
+        let width = tensor.dtype.bytes() as i64;
+        let mut places = Vec::new();
+        for_each_offset(tensor, |offset| places.push((self.origin as i64 + offset * width) as usize));
+        places
     }
 
     fn difference(&self, at: usize, now: &[u8]) -> String {

@@ -4,7 +4,7 @@ use flagos_runtime::discover::glob;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Check;
-use crate::exceptions::{Exception, Kind};
+use crate::exceptions::{Kind, Listed};
 use crate::outcome::{CaseResult, Failure, Status};
 
 /// What a case counts as.
@@ -50,7 +50,7 @@ pub struct Judged {
 }
 
 /// Applies the exceptions in force; the first that fits counts.
-pub fn judge(mut result: CaseResult, family: &'static str, exceptions: &[(Kind, &Exception)]) -> Judged {
+pub fn judge(mut result: CaseResult, family: &'static str, exceptions: &[Listed<'_>]) -> Judged {
     let found = exceptions.iter().find(|(_, e)| glob(&e.case, &result.id));
     let exception = found.map_or_else(String::new, |(_, e)| format!("{} ({}, until {})", e.reason, e.owner, e.expires));
     let verdict = match (found.map(|(kind, _)| *kind), result.status) {

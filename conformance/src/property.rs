@@ -51,15 +51,15 @@ fn draws(cases: usize) -> impl Strategy<Value = Draw> {
 
 /// The call of a draw; `None` where the operator does not take it.
 fn instance(operator: &'static Operator, types: &Assignment, cases: &[Case], draw: &Draw) -> Option<Instance> {
-    let mut case = cases[draw.case].clone();
     let mut names: BTreeMap<i64, i64> = BTreeMap::new();
     // One extent is renamed alike everywhere, so that what must agree still agrees; 1 stays, for it broadcasts.
     let mut rename = |n: i64| {
         let next = names.len();
         if n <= 1 { n } else { *names.entry(n).or_insert_with(|| draw.extents[next % draw.extents.len()]) }
     };
+    let mut case = cases[draw.case].clone();
     for (i, input) in case.inputs.iter_mut().enumerate() {
-        if let Some(shape) = &mut input.shape {
+        if let Some(shape) = input.shape.as_mut().filter(|_| input.fill != Fill::Seed) {
             shape.iter_mut().for_each(|n| *n = rename(*n));
             if shape.iter().product::<i64>() > MOST_ELEMENTS {
                 return None;
@@ -75,6 +75,17 @@ fn instance(operator: &'static Operator, types: &Assignment, cases: &[Case], dra
     }
     if let Some(shape) = &mut case.out_shape {
         shape.iter_mut().for_each(|n| *n = rename(*n));
+    }
+    // Indices stay within the extent they were made for.
+    for input in &mut case.inputs {
+        if let Fill::Ints(low, high) = &mut input.fill
+            && let Some(n) = names.get(&(*high + 1))
+        {
+            (*low, *high) = (if *low < 0 { -n } else { 0 }, n - 1);
+            if *n == 0 {
+                return None;
+            }
+        }
     }
     for (_, value) in &mut case.attrs {
         if let AttrValue::Ints(list) = value {
@@ -108,8 +119,12 @@ pub fn operator(bench: &Bench, operator: &'static Operator, types: &Assignment, 
     let config = Config { cases: tries, max_shrink_iters: 512, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let outcome = runner.run(&draws(cases.len()), |draw| {
-        let Some(instance) = instance(operator, types, &cases, &draw) else { return Ok(()) };
-        let result = call(bench, &Task::operator(instance), None);
+        let Some(task) = instance(operator, types, &cases, &draw).map(Task::operator) else { return Ok(()) };
+        // Contents out of range (an index beyond its axis) are no valid call.
+        if task.references().is_err() {
+            return Ok(());
+        }
+        let result = call(bench, &task, None);
         match result.status {
             Status::Pass => {
                 let mut kept = worst.borrow_mut();

@@ -68,6 +68,14 @@ pub fn refused<T>(answer: Result<T, Error>, check: Check, what: &str) -> Step<Er
     }
 }
 
+/// The answer of an optional slot: UNIMPLEMENTED skips the case, as an empty slot does.
+pub fn optional<T>(answer: Result<T, Error>, what: &str) -> Step<T> {
+    match answer {
+        Err(e) if e.code == Code::UNIMPLEMENTED => Err(Stop::Skip(format!("{what}: {}", e.message))),
+        other => Ok(other?),
+    }
+}
+
 /// Expects one of some codes.
 pub fn refused_with<T>(answer: Result<T, Error>, codes: &[Code], check: Check, what: &str) -> Step {
     let e = refused(answer, check, what)?;
@@ -190,10 +198,8 @@ impl Memory<'_> {
     /// Address of the first byte, where memory has one.
     pub fn address(&self) -> Step<u64> {
         let mut out = 0;
-        match slot!(self.bench.tables().memory, device_ptr, self.handle.0, &mut out)? {
-            Err(e) if e.code == Code::UNIMPLEMENTED => Err(Stop::Skip("memory has no address".into())),
-            other => Ok(other.map(|()| out)?),
-        }
+        optional(slot!(self.bench.tables().memory, device_ptr, self.handle.0, &mut out)?, "memory has no address")?;
+        Ok(out)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::memory::expect;
 use crate::native::{self, Bound};
 use crate::outcome::{Step, Stop, ensure, fail};
 use crate::plan::RawCase;
-use crate::raw::{Memory, Queue, Timeline, refused_with, slot, take};
+use crate::raw::{Memory, Queue, Timeline, optional, refused_with, slot, take};
 use crate::task::Task;
 
 /// The cases.
@@ -206,7 +206,7 @@ fn threads(bench: &Bench) -> Step {
 fn all(count: u8, work: &(dyn Fn(u8) -> Step + Sync)) -> Step {
     std::thread::scope(|scope| {
         let started: Vec<_> = (0..count).map(|id| scope.spawn(move || work(id))).collect();
-        started.into_iter().map(|t| t.join().unwrap_or_else(|_| fail(Check::Threads, "a thread of the case panicked"))).collect()
+        started.into_iter().try_for_each(|t| t.join().unwrap_or_else(|_| fail(Check::Threads, "a thread of the case panicked")))
     })
 }
 
@@ -285,28 +285,19 @@ fn elapsed(bench: &Bench) -> Step {
     queue.signal(&event, 2)?;
     queue.sync()?;
     let mut ns = u64::MAX;
-    match slot!(bench.tables().stream, elapsed, event.handle.0, 1, 2, &mut ns)? {
-        Err(e) if e.code == Code::UNIMPLEMENTED => return Err(Stop::Skip("the device has no clock".into())),
-        other => other?,
-    }
+    optional(slot!(bench.tables().stream, elapsed, event.handle.0, 1, 2, &mut ns)?, "the device's clock")?;
     ensure(ns < 60_000_000_000, Check::Timeline, || format!("four fills of 8 MiB took {ns} ns by the device's clock"))
 }
 
 fn native_queue(bench: &Bench) -> Step {
     let queue = bench.queue()?;
     let mut native = 0;
-    match slot!(bench.tables().stream, native, queue.handle.0, &mut native)? {
-        Err(e) if e.code == Code::UNIMPLEMENTED => return Err(Stop::Skip("streams have no native queue".into())),
-        other => other?,
-    }
+    optional(slot!(bench.tables().stream, native, queue.handle.0, &mut native)?, "native queues")?;
     let desc = abi::StreamDesc { native, ..crate::raw::sized!(abi::StreamDesc) };
     let mut out = core::ptr::null_mut();
     let create = bench.tables().stream.create.ok_or_else(|| Stop::Skip("the slot 'create' is empty".into()))?;
     // SAFETY: the native queue is that of a live stream of this device.
-    match take(unsafe { create(bench.raw.0, &desc, &mut out) })? {
-        Err(e) if e.code == Code::UNIMPLEMENTED => return Err(Stop::Skip("streams cannot be imported".into())),
-        other => other?,
-    }
+    optional(take(unsafe { create(bench.raw.0, &desc, &mut out) })?, "importing streams")?;
     let memory = bench.memory(1024)?;
     slot!(bench.tables().memory, fill, out, memory.handle.0, 0, [5u8].as_ptr().cast(), 1, 1024)??;
     slot!(bench.tables().stream, sync, out)??;

@@ -2,7 +2,8 @@
 
 use flagos_backend_api::{Result, Tensor};
 use flagos_catalog::blas::{self, BlasInstance};
-use flagos_catalog::{Array, Call, Instance, Memory, Numerics, Reference};
+use flagos_catalog::fft::{self, FftInstance};
+use flagos_catalog::{Array, Call, Instance, Memory, Numerics, Reference, View};
 use flagos_runtime::{Scalars, Work};
 
 /// One operand, in binding order.
@@ -19,6 +20,9 @@ pub struct Operand {
     pub writes: bool,
 }
 
+/// What written operands hold afterwards, by binding.
+pub type References = Vec<(usize, Reference)>;
+
 /// A call.
 pub struct Task {
     /// The call.
@@ -27,11 +31,11 @@ pub struct Task {
     pub operands: Vec<Operand>,
     /// Tolerance, unless a reference has its own.
     pub rule: Numerics,
-    /// Bindings of which the second may be the first.
+    /// An input, and the output whose elements may lie in its memory.
     pub in_place: Option<(usize, usize)>,
     /// Bytes of alpha and beta in the compute type.
     scalars: [Option<Vec<u8>>; 2],
-    reference: Box<dyn Fn() -> Result<Vec<(usize, Reference)>>>,
+    reference: Box<dyn Fn() -> Result<References>>,
 }
 
 impl Task {
@@ -53,7 +57,7 @@ impl Task {
             operands: all.collect(),
             work: Work::Op(call.clone()),
             rule: call.operator.numerics,
-            in_place: (call.operator.in_place && n_in > 0).then_some((0, n_in)),
+            in_place: (call.operator.in_place && alike(&instance)).then_some((0, n_in)),
             scalars: [None, None],
             reference: Box::new(move || {
                 let arrays = instance.inputs.iter().map(|m| Array::decode(&m.tensor, &m.bytes, m.origin)).collect::<Result<Vec<_>>>()?;
@@ -66,17 +70,10 @@ impl Task {
     /// A BLAS call.
     pub fn blas(instance: BlasInstance) -> Task {
         let views = blas::views(&instance.desc);
-        let operand = |(m, view): (&Memory, &blas::View)| Operand {
-            name: format!("operand '{}'", view.name),
-            memory: m.clone(),
-            binding: 0,
-            reads: view.reads,
-            writes: view.writes,
-        };
         let bytes = |value: Option<_>| value.map(|v| blas::scalar_bytes(&instance.desc, v));
         Task {
             work: Work::Blas(instance.desc),
-            operands: instance.operands.iter().zip(&views).map(operand).collect(),
+            operands: viewed(&instance.operands, &views),
             rule: blas::NUMERICS,
             in_place: None,
             scalars: [bytes(instance.scalars.alpha), bytes(instance.scalars.beta)],
@@ -84,8 +81,21 @@ impl Task {
         }
     }
 
+    /// A Fourier transform.
+    pub fn fft(instance: FftInstance) -> Task {
+        let views = fft::views(&instance.desc);
+        Task {
+            work: Work::Fft(instance.desc),
+            operands: viewed(&instance.operands, &views),
+            rule: fft::NUMERICS,
+            in_place: instance.in_place.then_some((0, 1)),
+            scalars: [None, None],
+            reference: Box::new(move || Ok(vec![(1, instance.reference()?)])),
+        }
+    }
+
     /// What each written operand holds afterwards, by binding.
-    pub fn references(&self) -> Result<Vec<(usize, Reference)>> {
+    pub fn references(&self) -> Result<References> {
         (self.reference)()
     }
 
@@ -100,9 +110,28 @@ impl Task {
         match &self.work {
             Work::Op(call) => describe(call),
             Work::Blas(desc) => format!("{} {}×{}×{}, batch {}", blas::symbol(desc), desc.m, desc.n, desc.k, desc.batch),
-            Work::Fft(_) => self.work.name(),
+            Work::Fft(desc) => format!("{} of {:?}, batch {}", self.work.name(), &desc.n[..desc.rank as usize], desc.batch),
         }
     }
+}
+
+/// Operands of a BLAS or FFT call: their memory begins at the binding.
+fn viewed(memories: &[Memory], views: &[View]) -> Vec<Operand> {
+    let operand = |(m, view): (&Memory, &View)| Operand {
+        name: format!("operand '{}'", view.name),
+        memory: m.clone(),
+        binding: 0,
+        reads: view.reads,
+        writes: view.writes,
+    };
+    memories.iter().zip(views).map(operand).collect()
+}
+
+/// Whether input 0 and output 0 have one type and layout.
+fn alike(instance: &Instance) -> bool {
+    let (Some(input), Some(output)) = (instance.inputs.first(), instance.outputs.first()) else { return false };
+    let (a, b) = (&input.tensor, &output.tensor);
+    a.dtype == b.dtype && a.shape() == b.shape() && a.stride() == b.stride()
 }
 
 fn describe(call: &Call) -> String {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::junit::escape;
-use super::{Report, Square};
+use super::{Report, Square, Table};
 use crate::judged::Judged;
 
 const STYLE: &str = "
@@ -46,7 +46,7 @@ pub fn text(reports: &[Report]) -> String {
     for (i, report) in reports.iter().enumerate() {
         section(&mut out, report, i);
     }
-    let _ = write!(out, "<script>{SCRIPT}</script></body></html>\n");
+    let _ = writeln!(out, "<script>{SCRIPT}</script></body></html>");
     out
 }
 
@@ -95,7 +95,7 @@ fn profiles(out: &mut String, report: &Report) {
 }
 
 fn table(out: &mut String, report: &Report) {
-    let (families, dtypes, squares) = report.table();
+    let Table { families, dtypes, squares } = report.table();
     out.push_str("<div class=scroll><table><thead><tr><th></th>");
     for dtype in &dtypes {
         let _ = write!(out, "<th>{dtype}</th>");

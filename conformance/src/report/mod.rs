@@ -108,7 +108,7 @@ impl Report {
         caught
     }
     /// Cells by family and type, for tables: families in the plan's order, types in the catalogue's.
-    fn table(&self) -> (Vec<&'static str>, Vec<&'static str>, BTreeMap<(&'static str, &'static str), Square>) {
+    fn table(&self) -> Table {
         let mut families: Vec<&'static str> = Vec::new();
         let mut squares: BTreeMap<(&'static str, &'static str), Square> = BTreeMap::new();
         let dtypes = flagos_backend_api::DType::ALL;
@@ -124,8 +124,8 @@ impl Report {
             square.unsupported += row.unsupported + row.fallback;
             square.worst = crate::outcome::Worst::max(square.worst, row.worst);
         }
-        let present = dtypes.iter().map(|t| t.name()).filter(|n| squares.keys().any(|(_, d)| d == n)).collect();
-        (families, present, squares)
+        let dtypes = dtypes.iter().map(|t| t.name()).filter(|n| squares.keys().any(|(_, d)| d == n)).collect();
+        Table { families, dtypes, squares }
     }
     /// Suites without element types: (name, passed, failed, skipped).
     fn suites(&self) -> Vec<(&'static str, usize, usize, usize)> {
@@ -144,6 +144,13 @@ impl Report {
         }
         out
     }
+}
+
+/// Squares by family and type.
+struct Table {
+    families: Vec<&'static str>,
+    dtypes: Vec<&'static str>,
+    squares: BTreeMap<(&'static str, &'static str), Square>,
 }
 
 /// One square of the table.

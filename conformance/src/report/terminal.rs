@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Result, Write};
 use std::time::{Duration, Instant};
 
-use super::{Report, Square};
+use super::{Report, Square, Table};
 use crate::judged::Judged;
 use crate::outcome::{CaseResult, Status};
 
@@ -108,7 +108,7 @@ pub fn write(report: &Report, colour: bool, out: &mut dyn Write) -> Result<()> {
 }
 
 fn table(report: &Report, style: &Style, out: &mut dyn Write) -> Result<()> {
-    let (families, dtypes, squares) = report.table();
+    let Table { families, dtypes, squares } = report.table();
     if families.is_empty() {
         return Ok(());
     }
