@@ -49,6 +49,8 @@ pub struct Options {
     pub query_timeout: std::time::Duration,
     /// Whether to hash libraries whose manifest gives no digest; `doctor` does, start-up does not.
     pub hash_all: bool,
+    /// Whether to read the claims a backend ships; the conformance suite does not, for it tests what they forbid.
+    pub read_claims: bool,
     /// Where PCI devices are listed.
     pub pci_devices: PathBuf,
     /// ABI minors served; anything but [`Served::CURRENT`] only in tests.
@@ -69,6 +71,7 @@ impl Options {
             folders: folders.into_iter().map(|f| (Origin::Folder, f)).collect(),
             query_timeout: std::time::Duration::from_secs(5),
             hash_all: false,
+            read_claims: true,
             pci_devices: PathBuf::from("/sys/bus/pci/devices"),
             served: Served::CURRENT,
             notes: Vec::new(),
