@@ -105,7 +105,7 @@ fn stage_backend(backend: &Backend, built: &Path, tree: &Path) -> Outcome {
     write_new(&manifests.join(format!("{}-{}.json", backend.rank, backend.folder)), text.as_bytes())?;
     let exceptions = folder.join("conformance.toml");
     if exceptions.exists() {
-        place(&exceptions, &manifests.join(format!("{}-{}.conformance.toml", backend.rank, backend.folder)))?;
+        place(&exceptions, &manifests.join(format!("{}.conformance.toml", backend.folder)))?;
     }
     Ok(())
 }
@@ -136,7 +136,7 @@ pub fn install(prefix: &Path, with_examples: bool) -> Outcome {
     let tree = stage()?;
     let skipped = |path: &Path| {
         let name = path.to_string_lossy().into_owned();
-        !with_examples && BACKENDS.iter().any(|b| b.example && (name.ends_with(b.library) || name.contains(&format!("-{}.", b.folder))))
+        !with_examples && BACKENDS.iter().any(|b| b.example && (name.ends_with(b.library) || name.contains(&format!("{}.", b.folder))))
     };
     let mut count = 0;
     for path in files(&tree) {
