@@ -117,7 +117,8 @@ static flagos_buffer_t *upload(const void *data, uint64_t bytes)
     return buffer;
 }
 
-static flagos_op_t call(uint32_t id, const flagos_tensor_t *inputs, uint16_t n_in, const flagos_tensor_t *output, const flagos_attr_t *attrs, uint32_t n_attr)
+static flagos_op_t call(uint32_t id, const flagos_tensor_t *inputs, uint16_t n_in, const flagos_tensor_t *output, const flagos_attr_t *attrs,
+                        uint32_t n_attr)
 {
     flagos_op_t op;
     memset(&op, 0, sizeof op);
@@ -243,7 +244,8 @@ static void test_products(void)
     const int64_t left[2] = {2, 3}, right[2] = {3, 2}, column[2] = {2, 1}, square[2] = {2, 2};
     double got[4];
     flagos_buffer_t *ba = upload(a, sizeof a), *bb = upload(b, sizeof b), *bc = upload(c, sizeof c), *by = allocate(sizeof got);
-    flagos_tensor_t in[3] = {flagos_tensor(FLAGOS_F64, 2, column, bc, 0), flagos_tensor(FLAGOS_F64, 2, left, ba, 0), flagos_tensor(FLAGOS_F64, 2, right, bb, 0)};
+    flagos_tensor_t in[3] = {flagos_tensor(FLAGOS_F64, 2, column, bc, 0), flagos_tensor(FLAGOS_F64, 2, left, ba, 0),
+                             flagos_tensor(FLAGOS_F64, 2, right, bb, 0)};
     flagos_tensor_t y = flagos_tensor(FLAGOS_F64, 2, square, by, 0);
     flagos_attr_t attrs[2] = {flagos_attr_f64(FLAGOS_ATTR_KEY_ALPHA, 2), flagos_attr_f64(FLAGOS_ATTR_KEY_BETA, 0.5)};
     in[2].stride[0] = 1;

@@ -34,7 +34,7 @@ static inline flagos_status_t *flagos_op_run(flagos_stream_t *stream, uint32_t i
     return flagos_op_execute(stream, &op);
 }
 
-/* max(x, 0). Special values: NaN stays NaN; -0 may become +0.
+/* max(x, 0). Special values: NaN stays NaN; -0 gives +0.
  * - x: any shape that broadcasts
  * - y: the broadcast shape */
 static inline flagos_status_t *flagos_relu(flagos_stream_t *stream, const flagos_tensor_t *x, const flagos_tensor_t *y)
@@ -181,7 +181,7 @@ static inline flagos_status_t *flagos_mul(flagos_stream_t *stream, const flagos_
 }
 
 /* a / b; or the quotient rounded toward zero (trunc) or down (floor). Integers become f32. Special values: IEEE 754
- * division; x/0 is ±inf or NaN.
+ * division; x/0 is ±inf or NaN; trunc and floor round the exact quotient of finite operands, so floor(1/0.1) is 9.
  * - a: any shape that broadcasts
  * - b: any shape that broadcasts
  * - y: the broadcast shape

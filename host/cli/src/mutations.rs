@@ -83,7 +83,7 @@ fn clean(file: &File, options: &Options) -> Result<BTreeMap<String, String>> {
     let mut failing = BTreeMap::new();
     for case in summary.reports.iter().flat_map(|r| &r.cases) {
         for failure in &case.result.failures {
-            failing.insert(format!("{} {}", case.result.id, failure.check.name()), failure.message.clone());
+            failing.insert(format!("{} {}", case.result.id, failure.check.id()), failure.message.clone());
         }
     }
     Ok(failing)

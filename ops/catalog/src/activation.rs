@@ -32,7 +32,7 @@ fn settle_left<S: Float>(x: S, y: S) -> S {
 
 pointwise! { family "activation";
     /// max(x, 0).
-    1 Relu "relu"(x) arith NUMBER, EQUAL, aten &["relu", "relu_", "relu.out"], onnx "Relu", special "NaN stays NaN; -0 may become +0"
+    1 Relu "relu"(x) arith NUMBER, EQUAL, aten &["relu", "relu_", "relu.out"], onnx "Relu", special "NaN stays NaN; -0 gives +0"
         => |([x], _)| x.maximum(Arith::int(0));
     /// 1 / (1 + exp(-x)).
     2 Sigmoid "sigmoid"(x) float NUMBER, ULP_5, aten &["sigmoid", "sigmoid_", "sigmoid.out"], onnx "Sigmoid"

@@ -49,10 +49,9 @@ pub fn enumeration(e: &Enum) -> String {
 
 /// Bit constants with a prefix.
 pub fn bit_constants(prefix: &str, doc: &[&str], bits: &[Bit]) -> String {
-    let rows: Vec<_> = bits
-        .iter()
-        .map(|b| (format!("{prefix}{}", b.name), if b.value > u64::from(u32::MAX) { format!("UINT64_C({:#x})", b.value) } else { format!("UINT32_C({:#x})", b.value) }, &b.doc))
-        .collect();
+    let width = |value: u64| if value > u64::from(u32::MAX) { 64 } else { 32 };
+    let rows: Vec<_> =
+        bits.iter().map(|b| (format!("{prefix}{}", b.name), format!("UINT{}_C({:#x})", width(b.value), b.value), &b.doc)).collect();
     format!("\n{}{}", block(doc, 0), constants(rows.iter().map(|(n, v, d)| (n.as_str(), v.as_str(), d.as_slice()))))
 }
 
