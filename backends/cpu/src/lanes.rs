@@ -271,11 +271,14 @@ macro_rules! float_lane {
     (@division f64) => {
         #[inline(always)]
         fn div_trunc(self, b: Self) -> Self {
-            self.both(b, (self.v / b.v).trunc())
+            let q = self.v / b.v;
+            // An integer may have been reached by rounding.
+            self.both(b, q.trunc()).mark(q == q.trunc() && self.v != 0.0)
         }
         #[inline(always)]
         fn div_floor(self, b: Self) -> Self {
-            self.both(b, (self.v / b.v).floor())
+            let q = self.v / b.v;
+            self.both(b, q.floor()).mark(q == q.floor() && self.v != 0.0)
         }
         #[inline(always)]
         fn fmod(self, b: Self) -> Self {
@@ -315,7 +318,7 @@ macro_rules! float_lane {
         }
         #[inline(always)]
         fn sigmoid(self) -> Self {
-            self.with(math_f64::sigmoid::<FMA>(self.v))
+            self.with(math_f64::sigmoid::<FMA>(self.v)).mark(self.v < -600.0 && self.v > -760.0)
         }
         // These two are the system's: they mark every lane, so that the loop over them stays out of the fast path.
         #[inline(always)]

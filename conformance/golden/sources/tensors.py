@@ -23,8 +23,9 @@ def small_ints(*shape, dtype=torch.int64, low=-9, high=10):
     return torch.randint(low, high, shape, generator=generator).to(dtype)
 
 
+# Large numbers cancel in every order: where a partial sum overflows is left open.
 SPECIAL_ROWS = torch.tensor([[1.0, NAN, 3.0], [INF, 1.0, 2.0], [-INF, 1.0, 2.0], [INF, -INF, 0.0], [0.0, -0.0, 0.0], [-INF, -INF, -INF], [5e-324, 1e-310, -5e-324],
-                             [1e308, 1e308, -1e308]], dtype=F64)
+                             [8e307, -8e307, 1e300]], dtype=F64)
 
 
 def casts():
