@@ -242,6 +242,19 @@
 #define FLAGOS_OP_ADDMM UINT32_C(213) /* y[m, n] = beta·c[m, n] + alpha·Σ a[m, k]·b[k, n] over k. */
 #define FLAGOS_OP_ADDMM_REVISION UINT32_C(1)
 
+/* conv */
+/* y[n, o, i, j] = bias[o] + Σ x[n, c, i·stride₀ + p·dilation₀ - padding₀, j·stride₁ + q·dilation₁ - padding₁]·w[o,
+ * c, p, q] over the channels c of o's group and the kernel's p, q (cross-correlation); outside of x lie zeros.
+ * Accumulated in f32 or wider, f64 for f64. */
+#define FLAGOS_OP_CONV2D UINT32_C(220)
+#define FLAGOS_OP_CONV2D_REVISION UINT32_C(1)
+
+/* attention */
+/* y[l] = Σ softmax(scale·q[l]·k[s] + mask[l, s] over s)·v[s], in each of the leading axes. Dot products, softmax and
+ * sums are accumulated in f32 or wider (f64 for f64); the weights may be rounded to T once. */
+#define FLAGOS_OP_SCALED_DOT_PRODUCT_ATTENTION UINT32_C(230)
+#define FLAGOS_OP_SCALED_DOT_PRODUCT_ATTENTION_REVISION UINT32_C(1)
+
 /* ---- Attribute keys --------------------------------------------------------------------------------------------- */
 #define FLAGOS_ATTR_KEY_DIM UINT32_C(1)
 #define FLAGOS_ATTR_KEY_DIMS UINT32_C(2)

@@ -98,7 +98,7 @@ void example_div(const flagos_plan_t *plan, const uint64_t *address)
 void example_relu(const flagos_plan_t *plan, const uint64_t *address)
 {
     double x = load_operand(plan, 0, address);
-    store_result(plan, address, x < 0 ? 0 : x);
+    store_result(plan, address, x > 0 || isnan(x) ? x : 0);
 }
 
 void example_exp(const flagos_plan_t *plan, const uint64_t *address)

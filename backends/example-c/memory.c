@@ -26,7 +26,8 @@ static flagos_status_t *memory_alloc(flagos_device_t *device, const flagos_alloc
                              desc->bytes, desc->alignment_bytes);
     if (desc->flags != 0)
         return example_error(FLAGOS_UNSUPPORTED_FIELD, -1, "flags of flagos_alloc_desc_t are %#x, they are reserved", desc->flags);
-    if (desc->memory_kind != FLAGOS_MEMORY_DEVICE && desc->memory_kind != FLAGOS_MEMORY_DEVICE_HOST_VISIBLE && desc->memory_kind != FLAGOS_MEMORY_HOST)
+    if (desc->memory_kind != FLAGOS_MEMORY_DEVICE && desc->memory_kind != FLAGOS_MEMORY_DEVICE_HOST_VISIBLE &&
+        desc->memory_kind != FLAGOS_MEMORY_HOST)
         return example_error(FLAGOS_UNIMPLEMENTED, -1, "memory kind %u is not among the device's memory_kinds", desc->memory_kind);
     if (!example_reserve(desc->bytes))
         return example_error(FLAGOS_RESOURCE_EXHAUSTED, -1, "%" PRIu64 " bytes wanted, the device has %" PRIu64 " of %" PRIu64 " left", desc->bytes,
@@ -123,7 +124,7 @@ static flagos_status_t *memory_map(flagos_buffer_t *buffer, void **out_address)
     TRY(example_handle(buffer, EXAMPLE_BUFFER, "buffer"));
     TRY(example_out(out_address, "out_address"));
     if (buffer->address == 0)
-        return example_error(FLAGOS_INVALID_ARGUMENT, -1, "the address-space buffer begins at address 0, which cannot be mapped; use addresses as they are");
+        return example_error(FLAGOS_INVALID_ARGUMENT, -1, "the address-space buffer cannot be mapped; use addresses as they are");
     *out_address = (void *)(uintptr_t)buffer->address;
     return NULL;
 }

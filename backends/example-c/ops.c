@@ -41,11 +41,13 @@ static int add_operand(flagos_plan_t *plan, const flagos_tensor_t *t, struct exa
         return refuse(why, FLAGOS_INVALID_ARGUMENT, index, "a required tensor is absent");
     operand->bytes = (uint32_t)flagos_dtype_bytes(t->dtype);
     for (uint32_t d = 0; d < t->rank; d++) {
-        int64_t reach;
+        int64_t reach, *end;
         if (t->shape[d] < 0)
             return refuse(why, FLAGOS_INVALID_ARGUMENT, index, "an extent is negative");
-        if (__builtin_mul_overflow(t->shape[d] - 1, t->stride[d], &reach) || __builtin_mul_overflow(reach, (int64_t)operand->bytes, &reach) ||
-            __builtin_add_overflow(reach, reach < 0 ? operand->low_bytes : operand->high_bytes, reach < 0 ? &operand->low_bytes : &operand->high_bytes))
+        if (__builtin_mul_overflow(t->shape[d] - 1, t->stride[d], &reach) || __builtin_mul_overflow(reach, (int64_t)operand->bytes, &reach))
+            return refuse(why, FLAGOS_INVALID_ARGUMENT, index, "a tensor spans more than 2^63 bytes");
+        end = reach < 0 ? &operand->low_bytes : &operand->high_bytes;
+        if (__builtin_add_overflow(reach, *end, end))
             return refuse(why, FLAGOS_INVALID_ARGUMENT, index, "a tensor spans more than 2^63 bytes");
     }
     if (flagos_tensor_elems(t) == 0)

@@ -58,6 +58,8 @@ pub trait Backend: Sized + 'static {
     fn shutdown() -> Result<()> {
         Ok(())
     }
+    /// Has the last word on the table before the host sees it: for slots and tables the traits do not cover. Called once; pure, like the entry.
+    fn amend(_table: &mut BackendV1) {}
 }
 
 /// The backend's table, one per process.
@@ -68,7 +70,7 @@ pub(super) fn table<B: Backend>() -> *const BackendV1 {
 fn describe<B: Backend>() -> BackendV1 {
     let d = B::DOMAINS;
     let bit = |present: bool, bit: u64| if present { bit } else { 0 };
-    BackendV1 {
+    let mut table = BackendV1 {
         size: BackendV1::SIZE,
         kind: BackendV1::KIND,
         abi_minor_built: ABI_MINOR,
@@ -100,7 +102,9 @@ fn describe<B: Backend>() -> BackendV1 {
         ccl: pointer(d.ccl),
         profile: pointer(d.profile),
         rust_layout: core::ptr::null(),
-    }
+    };
+    B::amend(&mut table);
+    table
 }
 
 fn pointer<T>(table: Option<&'static T>) -> *const T {

@@ -304,7 +304,8 @@ macro_rules! float_lane {
         }
         #[inline(always)]
         fn pow(self, b: Self) -> Self {
-            self.both(b, math_f32::pow::<FMA>(self.v, b.v)).mark(!self.v.is_finite() || !(b.v.abs() < 2_147_483_648.0))
+            let great = b.v.abs() >= 2_147_483_648.0 || b.v.is_nan();
+            self.both(b, math_f32::pow::<FMA>(self.v, b.v)).mark(great || !self.v.is_finite())
         }
     };
     (@functions f64) => {

@@ -29,14 +29,18 @@ impl Registry {
 const FAMILIES: &[fn(&mut Registry)] = &[
     crate::attention::add,
     crate::conv::add,
+    crate::copy::add,
     crate::create::add,
     crate::index::add,
     crate::matmul::add,
     crate::norm::add,
     crate::random::add,
+    crate::reduce::add,
+    crate::reduce_arg::add,
     crate::rows::add,
     crate::scan::add,
     crate::select::add,
+    crate::softmax::add,
     crate::sort::add,
 ];
 

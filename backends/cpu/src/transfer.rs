@@ -97,10 +97,10 @@ unsafe fn square<T: Copy + Default>(from: *mut T, from_col: isize, to: *mut T, t
         for (c, line) in lines.iter_mut().enumerate() {
             *line = from.wrapping_byte_offset(c as isize * from_col).cast::<[T; SIDE]>().read_unaligned();
         }
-        for r in 0..SIDE {
+        (0..SIDE).for_each(|r| {
             let row: [T; SIDE] = core::array::from_fn(|c| lines[c][r]);
             to.wrapping_byte_offset(r as isize * to_row).cast::<[T; SIDE]>().write_unaligned(row);
-        }
+        });
     }
 }
 

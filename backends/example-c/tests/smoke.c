@@ -117,7 +117,8 @@ static flagos_buffer_t *upload(const void *data, uint64_t bytes)
     return buffer;
 }
 
-static flagos_op_t call(uint32_t id, const flagos_tensor_t *inputs, uint16_t n_in, const flagos_tensor_t *output, const flagos_attr_t *attrs, uint32_t n_attr)
+static flagos_op_t call(uint32_t id, const flagos_tensor_t *inputs, uint16_t n_in, const flagos_tensor_t *output, const flagos_attr_t *attrs,
+                        uint32_t n_attr)
 {
     flagos_op_t op;
     memset(&op, 0, sizeof op);
@@ -193,7 +194,7 @@ static void test_pointwise(void)
     download(by, 0, got, sizeof got);
     CHECK(memcmp(got, want, sizeof got) == 0);
 
-    const float values[3] = {-INFINITY, 0, 2};
+    const float values[3] = {-INFINITY, -0.0f, 2};
     flagos_buffer_t *bv = upload(values, sizeof values);
     flagos_tensor_t v = flagos_tensor(FLAGOS_F32, 1, row, bv, 0), s = flagos_tensor(FLAGOS_F32, 1, row, by, 4);
     run(FLAGOS_OP_SIGMOID, &v, 1, &s, NULL, 0);
@@ -201,7 +202,7 @@ static void test_pointwise(void)
     CHECK(got[0] == 0 && got[1] == 0.5f && fabsf(got[2] - 0.880797078f) < 1e-7f);
     run(FLAGOS_OP_RELU, &v, 1, &v, NULL, 0);
     download(bv, 0, got, sizeof values);
-    CHECK(got[0] == 0 && got[1] == 0 && got[2] == 2);
+    CHECK(got[0] == 0 && got[1] == 0 && !signbit(got[1]) && got[2] == 2);
     OK(backend->memory->free(bx));
     OK(backend->memory->free(bb));
     OK(backend->memory->free(by));
@@ -243,7 +244,8 @@ static void test_products(void)
     const int64_t left[2] = {2, 3}, right[2] = {3, 2}, column[2] = {2, 1}, square[2] = {2, 2};
     double got[4];
     flagos_buffer_t *ba = upload(a, sizeof a), *bb = upload(b, sizeof b), *bc = upload(c, sizeof c), *by = allocate(sizeof got);
-    flagos_tensor_t in[3] = {flagos_tensor(FLAGOS_F64, 2, column, bc, 0), flagos_tensor(FLAGOS_F64, 2, left, ba, 0), flagos_tensor(FLAGOS_F64, 2, right, bb, 0)};
+    flagos_tensor_t in[3] = {flagos_tensor(FLAGOS_F64, 2, column, bc, 0), flagos_tensor(FLAGOS_F64, 2, left, ba, 0),
+                             flagos_tensor(FLAGOS_F64, 2, right, bb, 0)};
     flagos_tensor_t y = flagos_tensor(FLAGOS_F64, 2, square, by, 0);
     flagos_attr_t attrs[2] = {flagos_attr_f64(FLAGOS_ATTR_KEY_ALPHA, 2), flagos_attr_f64(FLAGOS_ATTR_KEY_BETA, 0.5)};
     in[2].stride[0] = 1;
@@ -349,9 +351,13 @@ static void test_streams(void)
     FAILS(backend->stream->signal(stream, event, 5000), FLAGOS_INVALID_ARGUMENT);
     OK(backend->stream->signal(other, event, 5001));
     OK(backend->stream->event_destroy(event));
+    flagos_buffer_t *large = allocate(1 << 22);
+    for (uint32_t i = 0; i < 8; i++)
+        OK(backend->memory->fill(stream, large, 0, &i, 4, 1 << 22));
     OK(backend->device->sync(device));
     OK(backend->stream->query(stream, &idle));
     CHECK(idle == 1);
+    OK(backend->memory->free(large));
     desc.native = 7;
     FAILS(backend->stream->create(device, &desc, &other), FLAGOS_UNIMPLEMENTED);
     OK(backend->stream->destroy(other));

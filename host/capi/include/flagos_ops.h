@@ -34,7 +34,7 @@ static inline flagos_status_t *flagos_op_run(flagos_stream_t *stream, uint32_t i
     return flagos_op_execute(stream, &op);
 }
 
-/* max(x, 0). Special values: NaN stays NaN; -0 may become +0.
+/* max(x, 0). Special values: NaN stays NaN; -0 gives +0.
  * - x: any shape that broadcasts
  * - y: the broadcast shape */
 static inline flagos_status_t *flagos_relu(flagos_stream_t *stream, const flagos_tensor_t *x, const flagos_tensor_t *y)
@@ -181,7 +181,7 @@ static inline flagos_status_t *flagos_mul(flagos_stream_t *stream, const flagos_
 }
 
 /* a / b; or the quotient rounded toward zero (trunc) or down (floor). Integers become f32. Special values: IEEE 754
- * division; x/0 is ±inf or NaN.
+ * division; x/0 is ±inf or NaN; trunc and floor round the exact quotient of finite operands, so floor(1/0.1) is 9.
  * - a: any shape that broadcasts
  * - b: any shape that broadcasts
  * - y: the broadcast shape
@@ -1248,6 +1248,61 @@ static inline flagos_status_t *flagos_addmm(flagos_stream_t *stream, const flago
         flagos_attr_f64(FLAGOS_ATTR_KEY_BETA, beta),
     };
     return flagos_op_run(stream, FLAGOS_OP_ADDMM, FLAGOS_OP_ADDMM_REVISION, in_, 3, out_, 1, attrs_, 2);
+}
+
+/* y[n, o, i, j] = bias[o] + Σ x[n, c, i·stride₀ + p·dilation₀ - padding₀, j·stride₁ + q·dilation₁ - padding₁]·w[o,
+ * c, p, q] over the channels c of o's group and the kernel's p, q (cross-correlation); outside of x lie zeros.
+ * Accumulated in f32 or wider, f64 for f64. Special values: NaN and infinities follow IEEE arithmetic; what infinite
+ * or NaN weights give over the padding is left open; C = 0 gives the bias.
+ * - x: [N, C, H, W]
+ * - w: [O, C/groups, KH, KW], KH and KW at least 1
+ * - bias (may be NULL): [O]
+ * - y: [N, O, H', W'], H' = (H + 2·padding - dilation·(KH - 1) - 1) / stride + 1, rounded down
+ * - stride: steps along H and W, at least 1; usually [1, 1]
+ * - padding: zeros before and after H and W; usually [0, 0]
+ * - dilation: steps between the kernel's elements along H and W, at least 1; usually [1, 1]
+ * - groups: groups of channels convolved apart; divides C and O; at least 1; usually 1 */
+static inline flagos_status_t *flagos_conv2d(flagos_stream_t *stream, const flagos_tensor_t *x,
+                                             const flagos_tensor_t *w, const flagos_tensor_t *bias,
+                                             const int64_t *stride, uint32_t n_stride,
+                                             const int64_t *padding, uint32_t n_padding,
+                                             const int64_t *dilation, uint32_t n_dilation, int64_t groups,
+                                             const flagos_tensor_t *y)
+{
+    const flagos_tensor_t in_[3] = {*x, *w, bias ? *bias : flagos_tensor_none()};
+    const flagos_tensor_t out_[1] = {*y};
+    const flagos_attr_t attrs_[4] = {
+        flagos_attr_span(FLAGOS_ATTR_KEY_STRIDE, stride, n_stride),
+        flagos_attr_span(FLAGOS_ATTR_KEY_PADDING, padding, n_padding),
+        flagos_attr_span(FLAGOS_ATTR_KEY_DILATION, dilation, n_dilation),
+        flagos_attr_i64(FLAGOS_ATTR_KEY_GROUPS, groups),
+    };
+    return flagos_op_run(stream, FLAGOS_OP_CONV2D, FLAGOS_OP_CONV2D_REVISION, in_, 3, out_, 1, attrs_, 4);
+}
+
+/* y[l] = Σ softmax(scale·q[l]·k[s] + mask[l, s] over s)·v[s], in each of the leading axes. Dot products, softmax and
+ * sums are accumulated in f32 or wider (f64 for f64); the weights may be rounded to T once. Special values: a query
+ * that sees no key (all hidden, all logits -inf, S = 0) gives 0; NaN or +inf among its logits gives NaN; what NaN or
+ * infinity in v gives where the weight is 0 is left open.
+ * - q: [.., L, E]
+ * - k: [.., S, E], leading axes as q
+ * - v: [.., S, Ev], leading axes as q
+ * - mask (may be NULL): broadcasts to [.., L, S]; bool: true is seen; T: added to the logits
+ * - y: [.., L, Ev]
+ * - is_causal: query i sees keys 0 to i; not together with a mask; 0 or 1, usually 0
+ * - scale: factor of the dot products; 0: 1/√E; usually 0 */
+static inline flagos_status_t *flagos_scaled_dot_product_attention(flagos_stream_t *stream, const flagos_tensor_t *q,
+                                                                   const flagos_tensor_t *k, const flagos_tensor_t *v,
+                                                                   const flagos_tensor_t *mask, int is_causal,
+                                                                   double scale, const flagos_tensor_t *y)
+{
+    const flagos_tensor_t in_[4] = {*q, *k, *v, mask ? *mask : flagos_tensor_none()};
+    const flagos_tensor_t out_[1] = {*y};
+    const flagos_attr_t attrs_[2] = {
+        flagos_attr_i64(FLAGOS_ATTR_KEY_IS_CAUSAL, is_causal != 0),
+        flagos_attr_f64(FLAGOS_ATTR_KEY_SCALE, scale),
+    };
+    return flagos_op_run(stream, FLAGOS_OP_SCALED_DOT_PRODUCT_ATTENTION, FLAGOS_OP_SCALED_DOT_PRODUCT_ATTENTION_REVISION, in_, 4, out_, 1, attrs_, 2);
 }
 
 #ifdef __cplusplus

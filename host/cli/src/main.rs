@@ -1,10 +1,12 @@
 //! `flagos`: the command line of libflagos.
 
 mod bench;
+mod conformance;
 mod doctor;
 mod explain;
 mod files;
 mod golden;
+mod mutations;
 mod ops;
 mod output;
 mod overhead;
@@ -46,6 +48,8 @@ enum Command {
     Run(run::Arguments),
     /// Measures operators, BLAS, FFT and the library's own overhead.
     Bench(bench::Arguments),
+    /// Tests backends against the shared suite.
+    Conformance(conformance::Arguments),
     /// Environment variables libflagos reads, and their values.
     Env,
     /// The policy in force, or a check of a policy file.
@@ -58,6 +62,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // The suite's child processes are this program again.
+    if std::env::args_os().nth(1).is_some_and(|a| a == flagos_conformance::WORKER_COMMAND) {
+        return flagos_conformance::worker_main(&flagos::embedded());
+    }
     let arguments = Arguments::parse();
     let output = Output::new(arguments.json);
     match dispatch(arguments.command, &output) {
@@ -78,6 +86,7 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode> {
         Command::Explain(arguments) => explain::run(&arguments, output),
         Command::Run(arguments) => run::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),
+        Command::Conformance(arguments) => conformance::run_suite(&arguments, output),
         Command::Env => doctor::env(output),
         Command::Policy(arguments) => policy::run(&arguments, output),
         Command::Completions { shell } => {

@@ -49,6 +49,10 @@ impl Output {
     pub fn is_json(&self) -> bool {
         self.json
     }
+    /// Whether colours are used.
+    pub fn has_colour(&self) -> bool {
+        self.colour
+    }
     /// Text in a tone.
     pub fn tone(&self, tone: Tone, text: &str) -> String {
         if self.colour && tone != Tone::Plain { format!("{}{text}\x1b[0m", tone.code()) } else { text.to_owned() }

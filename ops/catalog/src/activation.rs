@@ -1,7 +1,7 @@
 //! Activations and their derivatives.
 
 use crate::dtypes::{FLOATING, NUMBER};
-use crate::numerics::{ULP_1, ULP_5, ULP_8};
+use crate::numerics::{EQUAL, ULP_1, ULP_5, ULP_8};
 use crate::{Arith, Attribute, Float, Numerics, pointwise};
 
 const APPROXIMATE: Attribute = Attribute::choice("approximate", &["none", "tanh"], "none: by erf; tanh: by the tanh formula");
@@ -32,7 +32,7 @@ fn settle_left<S: Float>(x: S, y: S) -> S {
 
 pointwise! { family "activation";
     /// max(x, 0).
-    1 Relu "relu"(x) arith NUMBER, Numerics::Exact, aten &["relu", "relu_", "relu.out"], onnx "Relu", special "NaN stays NaN; -0 may become +0"
+    1 Relu "relu"(x) arith NUMBER, EQUAL, aten &["relu", "relu_", "relu.out"], onnx "Relu", special "NaN stays NaN; -0 gives +0"
         => |([x], _)| x.maximum(Arith::int(0));
     /// 1 / (1 + exp(-x)).
     2 Sigmoid "sigmoid"(x) float NUMBER, ULP_5, aten &["sigmoid", "sigmoid_", "sigmoid.out"], onnx "Sigmoid"
@@ -42,7 +42,7 @@ pointwise! { family "activation";
         => |([x], _)| x.tanh();
     /// x·sigmoid(x).
     4 Silu "silu"(x) float FLOATING, ULP_8, aten &["silu", "silu_", "silu.out"], special "-inf gives NaN, as -inf · 0"
-        => |([x], _)| x * x.sigmoid();
+        => |([x], _)| x.silu();
     /// x·Φ(x), Φ the normal distribution function; or 0.5·x·(1 + tanh(√(2/π)(x + 0.044715 x³))).
     5 Gelu "gelu"(x) float FLOATING, Numerics::ForwardError, attrs &[APPROXIMATE], aten &["gelu", "gelu_", "gelu.out"], onnx "Gelu",
         special "-inf gives 0"
@@ -50,7 +50,7 @@ pointwise! { family "activation";
         ; scale |([x], _)| 2.0 * x.abs().min(1e30);
     /// dy·s·(1 + x·(1 - s)) with s = sigmoid(x).
     6 SiluBackward "silu_backward"(dy, x) float FLOATING, Numerics::ForwardError, aten &["silu_backward", "silu_backward.grad_input"]
-        => |([dy, x], _)| { let s = x.sigmoid(); dy * s * (S::lit(1.0) + x * (S::lit(1.0) - s)) }
+        => |([dy, x], _)| { let s = x.sigmoid(); dy * (s + x.silu() * (S::lit(1.0) - s)) }
         ; scale |([dy, x], _)| { let s = x.sigmoid(); 3.0 * (dy * s).abs() * (1.0 + x.abs()) };
     /// dy·(Φ(x) + x·φ(x)), or the derivative of the tanh formula.
     7 GeluBackward "gelu_backward"(dy, x) float FLOATING, Numerics::ForwardError, attrs &[APPROXIMATE], aten &["gelu_backward", "gelu_backward.grad_input"],

@@ -22,7 +22,7 @@ pointwise! { family "arithmetic";
     /// a / b; or the quotient rounded toward zero (trunc) or down (floor). Integers become f32.
     23 Div "div"(a, b) float NUMBER, ULP_DIV,
         attrs &[Attribute::choice("rounding_mode", &["none", "trunc", "floor"], "rounding of the quotient")],
-        aten &["div.Tensor", "div_.Tensor", "div.out", "div.Tensor_mode", "div.Scalar"], onnx "Div", special "IEEE 754 division; x/0 is ±inf or NaN"
+        aten &["div.Tensor", "div_.Tensor", "div.out", "div.Tensor_mode", "div.Scalar"], onnx "Div", special "IEEE 754 division; x/0 is ±inf or NaN; trunc and floor round the exact quotient of finite operands, so floor(1/0.1) is 9"
         => |([a, b], k)| match k.choice_at(0) { 0 => a / b, 1 => a.div_trunc(b), _ => a.div_floor(b) };
     /// aᵇ as C's pow.
     24 Pow "pow"(a, b) float NUMBER, ULP_16, aten &["pow.Tensor_Tensor", "pow_.Tensor", "pow.Tensor_Scalar", "pow.Scalar"], onnx "Pow", special "as C's pow"

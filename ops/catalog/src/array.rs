@@ -57,6 +57,15 @@ impl Array {
             Data::Complex(v) => v.iter().map(|x| x.re).collect(),
         }
     }
+    /// Elements as reals of type `to`: those that it does not hold are rounded once.
+    pub fn converted(&self, to: DType) -> Vec<f64> {
+        let rounded = |x: f64| crate::numerics::round_to(to, x);
+        match &self.data {
+            Data::Int(v) => v.iter().map(|x| if x.unsigned_abs() < 128 { *x as f64 } else { rounded(int_for(to, *x)) }).collect(),
+            _ if to == DType::F64 => self.floats(),
+            _ => self.floats().into_iter().map(rounded).collect(),
+        }
+    }
     /// Elements as integers: reals truncated toward zero.
     pub fn ints(&self) -> Vec<i128> {
         match &self.data {
@@ -123,7 +132,7 @@ impl Array {
                 put_float(part, v[index].im, &mut place[half..]);
             }
             (Data::Float(v), Class::Float) => put_float(dtype, v[index], place),
-            (Data::Int(v), Class::Float) => put_float(dtype, v[index] as f64, place),
+            (Data::Int(v), Class::Float) => put_float(dtype, int_for(dtype, v[index]), place),
             (Data::Int(v), Class::Int) => put_int(dtype, v[index], place),
             (Data::Float(v), Class::Int) if dtype.is_bool() => place[0] = u8::from(v[index] != 0.0),
             (Data::Float(v), Class::Int) => put_int(dtype, v[index] as i128, place),
@@ -252,6 +261,16 @@ fn rounded_to_odd(v: f64) -> f32 {
     }
     let toward_zero = if wide.abs() > v.abs() { near.to_bits() - 1 } else { near.to_bits() };
     f32::from_bits(toward_zero | 1)
+}
+
+/// An integer as f64, such that rounding it further to `to` is rounding the integer once.
+pub(crate) fn int_for(to: DType, v: i128) -> f64 {
+    let near = v as f64;
+    if to == DType::F64 || near as i128 == v {
+        return near;
+    }
+    let toward_zero = if (near as i128).unsigned_abs() > v.unsigned_abs() { near.to_bits() - 1 } else { near.to_bits() };
+    f64::from_bits(toward_zero | 1)
 }
 
 /// The nearest 8-bit float, ties to even; overflow gives infinity or, without one, NaN.

@@ -1,8 +1,9 @@
 //! The border where a raw operator descriptor becomes a [`Call`]: the only unsafe code of the catalogue.
 
+use flagos_backend_api::vendor::OpRef;
 use flagos_backend_api::{ATTR_HINT, Attr, AttrTag, Code, Error, MAX_RANK, Op, Result, Tensor};
 
-use crate::{AttrValue, Call, KEYS, by_id};
+use crate::{AttrValue, Call, KEYS, Operand, Operator, by_id, types_of};
 
 /// Attributes, inputs and list items a descriptor may have at most: beyond, it is taken for garbage.
 const MOST_ITEMS: usize = 4096;
@@ -58,6 +59,39 @@ impl Call {
         }
         Call::new(operator, inputs, outputs, &values)
     }
+}
+
+/// Whether an operator call may be taken by its id, revision, attributes' keys and tensors' types and form: what level 0 of `query` can tell
+/// without looking at how shapes fit together. The reason if not.
+pub fn takes(op: OpRef<'_>) -> core::result::Result<&'static Operator, &'static str> {
+    let operator = by_id(op.id()).ok_or("this operator is not in the catalogue")?;
+    if op.revision() != operator.revision {
+        return Err("another revision of the operator");
+    }
+    let named = |a: &Attr| a.key & ATTR_HINT != 0 || KEYS.get(a.key as usize).is_some_and(|k| operator.attributes.iter().any(|s| s.name == *k));
+    if !op.attrs().iter().all(named) {
+        return Err("an attribute this operator does not have");
+    }
+    if !op.inputs().iter().chain(op.outputs()).all(is_sound) {
+        return Err("a tensor of a form this build does not know");
+    }
+    let typed = |(i, t): (usize, &Tensor), rules: &[Operand]| {
+        rules.get(i).or(rules.last()).is_some_and(|r| (t.is_none() && r.optional) || types_of(r.types).has(t.dtype))
+    };
+    if !op.inputs().iter().enumerate().all(|t| typed(t, operator.inputs)) || !op.outputs().iter().enumerate().all(|t| typed(t, operator.outputs)) {
+        return Err("an element type this operator does not take");
+    }
+    Ok(operator)
+}
+
+fn is_sound(t: &Tensor) -> bool {
+    t.rank as usize <= MAX_RANK
+        && t.layout == 0
+        && t.flags == 0
+        && t.next.is_null()
+        && (t.is_none() || t.dtype.lanes == 1)
+        && t.shape().iter().all(|n| *n >= 0)
+        && t.extent().and_then(|(l, h)| h.checked_sub(l)?.checked_mul(16)).is_some()
 }
 
 fn check_header(name: &str, t: &Tensor) -> Result<()> {

@@ -20,7 +20,12 @@ pub enum AttrValue {
 pub struct Attrs {
     pub(crate) values: Vec<AttrValue>,
     pub(crate) specs: &'static [Attribute],
+    /// The first values as (float, integer), where loops over elements find them without following a pointer.
+    numbers: [(f64, i64); MOST_NUMBERS],
 }
+
+/// Attributes that can be read by position.
+const MOST_NUMBERS: usize = 4;
 
 /// Registry key of an attribute name.
 pub fn key_of(name: &str) -> Option<u32> {
@@ -28,6 +33,17 @@ pub fn key_of(name: &str) -> Option<u32> {
 }
 
 impl Attrs {
+    fn new(values: Vec<AttrValue>, specs: &'static [Attribute]) -> Attrs {
+        let mut numbers = [(f64::NAN, 0); MOST_NUMBERS];
+        for (number, value) in numbers.iter_mut().zip(&values) {
+            *number = match value {
+                AttrValue::Float(v) => (*v, *v as i64),
+                AttrValue::Int(v) => (*v as f64, *v),
+                AttrValue::Ints(_) => continue,
+            };
+        }
+        Attrs { values, specs, numbers }
+    }
     fn at(&self, name: &str) -> Option<&AttrValue> {
         self.specs.iter().position(|s| s.name == name).map(|i| &self.values[i])
     }
@@ -58,14 +74,10 @@ impl Attrs {
     pub fn boolean(&self, name: &str) -> bool {
         self.int(name) != 0
     }
-    /// A number by position: (as float, as integer).
+    /// A number among the first four by position: (as float, as integer).
     #[inline]
     pub fn number_at(&self, index: usize) -> (f64, i64) {
-        match self.values.get(index) {
-            Some(AttrValue::Float(v)) => (*v, *v as i64),
-            Some(AttrValue::Int(v)) => (*v as f64, *v),
-            _ => (f64::NAN, 0),
-        }
+        self.numbers[index]
     }
     /// A choice by position.
     #[inline]
@@ -123,7 +135,7 @@ impl Call {
         while inputs.len() < operator.inputs.len() && operator.inputs[inputs.len()].optional {
             inputs.push(Tensor::NONE);
         }
-        Ok(Call { operator, inputs, outputs: outputs.to_vec(), attrs: Attrs { values, specs: operator.attributes } })
+        Ok(Call { operator, inputs, outputs: outputs.to_vec(), attrs: Attrs::new(values, operator.attributes) })
     }
 
     /// A call whose outputs are inferred: contiguous, with `free` as the type of outputs whose type the caller chooses.

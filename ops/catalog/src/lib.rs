@@ -44,6 +44,7 @@ use std::sync::LazyLock;
 
 pub use array::*;
 pub use attribute::*;
+pub use border::takes;
 pub use call::*;
 pub use case::*;
 pub use operator::*;

@@ -2,6 +2,7 @@
 
 use flagos_backend_api::DType;
 
+use crate::array::int_for;
 use crate::dtypes::{accumulator, unit_roundoff};
 use crate::{Array, Data, Numerics, Reference};
 
@@ -26,6 +27,8 @@ macro_rules! ulp {
         Numerics::Ulp(&[(DType::F16, 1.0), (DType::BF16, 1.0), (DType::F32, $f32), (DType::F64, $f64)])
     };
 }
+/// Equal values: nothing is rounded, but the sign of a zero is free.
+pub const EQUAL: Numerics = Numerics::Ulp(&[(DType::F16, 0.5), (DType::BF16, 0.5), (DType::F32, 0.5), (DType::F64, 0.5)]);
 /// Correctly rounded operations.
 pub const ULP_HALF: Numerics = ulp!(0.5, 0.5);
 /// 1 ULP.
@@ -83,7 +86,7 @@ pub fn judge(numerics: Numerics, t: DType, reference: &Reference, actual: &Array
         (Data::Float(want), Data::Float(got)) => judge_floats(numerics, t, want, got, &reference.scale, reference.terms),
         (Data::Float(want), Data::Int(got)) => judge_ints(t, &want.iter().map(|x| *x as i128).collect::<Vec<_>>(), got),
         (Data::Int(want), Data::Float(got)) => {
-            judge_floats(numerics, t, &want.iter().map(|x| *x as f64).collect::<Vec<_>>(), got, &reference.scale, reference.terms)
+            judge_floats(numerics, t, &want.iter().map(|x| int_for(t, *x)).collect::<Vec<_>>(), got, &reference.scale, reference.terms)
         }
         _ => Verdict { ok: false, worst: f64::INFINITY, expected: "a complex array".into(), got: "a real array, or the reverse".into(), index: 0 },
     }

@@ -169,7 +169,8 @@ fn sum(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
     }
     let v = x[0].floats();
     let value = each(call, &x[0], |g| g.iter().map(|i| v[*i]).collect::<Sum>().value())?;
-    let scale = each(call, &x[0], |g| g.iter().map(|i| v[*i].abs()).sum())?;
+    // Finite values whose absolute sum overflows have a great scale, not none.
+    let scale = each(call, &x[0], |g| g.iter().map(|i| v[*i].abs()).sum::<f64>().min(f64::MAX))?;
     Ok(vec![Reference::scaled(Array::float(&shape, value), scale, count(call)?)])
 }
 

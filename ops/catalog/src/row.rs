@@ -1,7 +1,10 @@
 //! Pointwise operators as rows: one generic scalar expression each, visited by whoever instantiates it.
 
+use core::num::Wrapping;
+
 use flagos_backend_api::Result;
 
+use crate::dtypes::to_float;
 use crate::shape::broadcast_index;
 use crate::{Arith, Array, Attrs, Bits, Call, Cases, Fill, Float, Layout, Operator, Reference, TensorCase};
 
@@ -63,11 +66,7 @@ pub trait RowVisitor {
 
 /// Reference of a floating-point row: integers are converted to f32 first, as the operator's type rule says.
 pub fn float_reference<const N: usize, R: FloatRow<N>>(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
-    let to_f32 = !call.promoted().is_float();
-    let columns: Vec<Vec<f64>> = x
-        .iter()
-        .map(|a| a.floats().into_iter().map(|v| if to_f32 { f64::from(v as f32) } else { v }).collect())
-        .collect();
+    let columns = promoted(call, x);
     let shape = output_shape(call)?;
     let values = each(&shape, x, |at: [usize; N]| R::eval(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs));
     let scale = each(&shape, x, |at: [usize; N]| R::scale(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs));
@@ -78,13 +77,13 @@ pub fn float_reference<const N: usize, R: FloatRow<N>>(call: &Call, x: &[Array])
 pub fn arith_reference<const N: usize, R: ArithRow<N>>(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
     let shape = output_shape(call)?;
     if call.promoted().is_float() {
-        let columns: Vec<Vec<f64>> = x.iter().map(Array::floats).collect();
+        let columns = promoted(call, x);
         let values = each(&shape, x, |at: [usize; N]| R::eval::<f64>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs));
         let scale = each(&shape, x, |at: [usize; N]| R::scale(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs));
         return Ok(vec![Reference::scaled(Array::float(&shape, values), scale, R::TERMS)]);
     }
     let columns: Vec<Vec<i128>> = x.iter().map(Array::ints).collect();
-    let values = each(&shape, x, |at: [usize; N]| R::eval::<i128>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs));
+    let values = each(&shape, x, |at: [usize; N]| R::eval(core::array::from_fn(|i| Wrapping(columns[i][at[i]])), &call.attrs).0);
     Ok(vec![Reference::exact(Array::int(&shape, values))])
 }
 
@@ -92,11 +91,11 @@ pub fn arith_reference<const N: usize, R: ArithRow<N>>(call: &Call, x: &[Array])
 pub fn test_reference<const N: usize, R: TestRow<N>>(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
     let shape = output_shape(call)?;
     let values = if call.promoted().is_float() {
-        let columns: Vec<Vec<f64>> = x.iter().map(Array::floats).collect();
+        let columns = promoted(call, x);
         each(&shape, x, |at: [usize; N]| i128::from(R::eval::<f64>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs)))
     } else {
         let columns: Vec<Vec<i128>> = x.iter().map(Array::ints).collect();
-        each(&shape, x, |at: [usize; N]| i128::from(R::eval::<i128>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs)))
+        each(&shape, x, |at: [usize; N]| i128::from(R::eval(core::array::from_fn(|i| Wrapping(columns[i][at[i]])), &call.attrs)))
     };
     Ok(vec![Reference::exact(Array::int(&shape, values))])
 }
@@ -108,6 +107,12 @@ pub fn bits_reference<const N: usize, R: BitsRow<N>>(call: &Call, x: &[Array]) -
     let mask = if call.promoted().is_bool() { 1 } else { -1 };
     let values = each(&shape, x, |at: [usize; N]| R::eval::<i128>(core::array::from_fn(|i| columns[i][at[i]]), &call.attrs) & mask);
     Ok(vec![Reference::exact(Array::int(&shape, values))])
+}
+
+/// Inputs converted to the type they are computed in.
+fn promoted(call: &Call, x: &[Array]) -> Vec<Vec<f64>> {
+    let to = to_float(call.promoted());
+    x.iter().zip(&call.inputs).map(|(a, t)| if t.dtype == to { a.floats() } else { a.converted(to) }).collect()
 }
 
 fn output_shape(call: &Call) -> Result<Vec<usize>> {

@@ -2,6 +2,7 @@
 //!
 //! Expressions are branch-free: choices go through [`Arith::select`], so that a lane type can evaluate both sides.
 
+use core::num::Wrapping;
 use core::ops::{Add, BitAnd, BitOr, BitXor, Div, Mul, Neg, Not, Shl, Shr, Sub};
 
 /// A truth value per lane.
@@ -32,9 +33,9 @@ pub trait Arith: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = S
     fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
     /// Absolute value; of the least integer, itself.
     fn abs(self) -> Self;
-    /// Quotient rounded toward zero. Integers: division by zero gives 0 (no trap), least / -1 gives least.
+    /// Exact quotient rounded toward zero. Integers: division by zero gives 0 (no trap), least / -1 gives least.
     fn div_trunc(self, b: Self) -> Self;
-    /// Quotient rounded down; zero divisors as in `div_trunc`.
+    /// Exact quotient rounded down; zero divisors as in `div_trunc`.
     fn div_floor(self, b: Self) -> Self;
     /// Remainder with the divisor's sign (Python's `%`); integer x % 0 is 0.
     fn remainder(self, b: Self) -> Self;
@@ -110,6 +111,10 @@ pub trait Float: Arith + Div<Output = Self> {
     fn sigmoid(self) -> Self {
         Self::lit(1.0) / (Self::lit(1.0) + (-self).exp())
     }
+    /// x·sigmoid(x).
+    fn silu(self) -> Self {
+        self * self.sigmoid()
+    }
 }
 
 /// Bit patterns of integers, and truth values.
@@ -153,10 +158,15 @@ impl Arith for f64 {
         f64::abs(self)
     }
     fn div_trunc(self, b: f64) -> f64 {
-        f64::trunc(self / b)
+        let q = f64::trunc(self / b);
+        // The division may have rounded up to an integer the exact quotient does not reach.
+        let rest = f64::mul_add(-q, b, self);
+        if overshot(q, b) && rest != 0.0 && (rest < 0.0) != (self < 0.0) { (q.abs() - 1.0).copysign(q) } else { q }
     }
     fn div_floor(self, b: f64) -> f64 {
-        f64::floor(self / b)
+        let q = f64::floor(self / b);
+        let rest = f64::mul_add(-q, b, self);
+        if overshot(q, b) && rest != 0.0 && (rest < 0.0) != (b < 0.0) { q - 1.0 } else { q }
     }
     fn remainder(self, b: f64) -> f64 {
         let r = self % b;
@@ -222,47 +232,64 @@ impl Float for f64 {
     fn copysign(self, b: f64) -> f64 {
         f64::copysign(self, b)
     }
+    fn sigmoid(self) -> f64 {
+        // e⁻ˣ would overflow where the result is still subnormal.
+        if self < 0.0 { libm::exp(self) / (1.0 + libm::exp(self)) } else { 1.0 / (1.0 + libm::exp(-self)) }
+    }
+    fn silu(self) -> f64 {
+        // A subnormal sigmoid has few bits: multiply while eˣ is still normal. -∞ keeps the product's NaN.
+        let small = self < -600.0 && self.is_finite();
+        if small { self * libm::exp(self + 64.0) * E_TO_MINUS_64 } else { self * self.sigmoid() }
+    }
 }
 
-/// The reference's integer: wide enough for every type, wrapped to the operand type when stored.
-impl Arith for i128 {
+/// Whether a quotient may have passed an integer by rounding: larger ones are integers with a rounding error of their own.
+fn overshot(q: f64, b: f64) -> bool {
+    q.abs() < 9_007_199_254_740_992.0 && b.is_finite()
+}
+
+const E_TO_MINUS_64: f64 = 1.603_810_890_548_638e-28;
+
+/// The reference's integer: wide enough for every type, wrapped to the operand type when stored. Wrapping itself, because a product of
+/// three 64-bit integers passes 128 bits.
+impl Arith for Wrapping<i128> {
     type Mask = bool;
     const FLOAT: bool = false;
-    fn int(value: i64) -> i128 {
-        value.into()
+    fn int(value: i64) -> Self {
+        Wrapping(value.into())
     }
-    fn number(_: f64, int: i64) -> i128 {
-        int.into()
+    fn number(_: f64, int: i64) -> Self {
+        Wrapping(int.into())
     }
-    fn lt(self, b: i128) -> bool {
+    fn lt(self, b: Self) -> bool {
         self < b
     }
-    fn le(self, b: i128) -> bool {
+    fn le(self, b: Self) -> bool {
         self <= b
     }
-    fn eq(self, b: i128) -> bool {
+    fn eq(self, b: Self) -> bool {
         self == b
     }
     fn is_nan(self) -> bool {
         false
     }
-    fn select(mask: bool, a: i128, b: i128) -> i128 {
+    fn select(mask: bool, a: Self, b: Self) -> Self {
         if mask { a } else { b }
     }
-    fn abs(self) -> i128 {
-        i128::abs(self)
+    fn abs(self) -> Self {
+        Wrapping(self.0.wrapping_abs())
     }
-    fn div_trunc(self, b: i128) -> i128 {
-        self.checked_div(b).unwrap_or(0)
+    fn div_trunc(self, b: Self) -> Self {
+        Wrapping(self.0.checked_div(b.0).unwrap_or(0))
     }
-    fn div_floor(self, b: i128) -> i128 {
-        if b == 0 { 0 } else { self.div_euclid(b) - i128::from(b < 0 && self.rem_euclid(b) != 0) }
+    fn div_floor(self, b: Self) -> Self {
+        if b.0 == 0 { b } else { Wrapping(self.0.div_euclid(b.0) - i128::from(b.0 < 0 && self.0.rem_euclid(b.0) != 0)) }
     }
-    fn remainder(self, b: i128) -> i128 {
-        if b == 0 { 0 } else { self - b * Arith::div_floor(self, b) }
+    fn remainder(self, b: Self) -> Self {
+        if b.0 == 0 { b } else { self - b * Arith::div_floor(self, b) }
     }
-    fn fmod(self, b: i128) -> i128 {
-        self.checked_rem(b).unwrap_or(0)
+    fn fmod(self, b: Self) -> Self {
+        Wrapping(self.0.checked_rem(b.0).unwrap_or(0))
     }
 }
 

@@ -64,8 +64,9 @@ fn reference(call: &Call, x: &[Array]) -> Result<Vec<Reference>> {
         let from = if condition[broadcast_index(flat, &shape, &x[0].shape)] != 0 { 1 } else { 2 };
         (from, broadcast_index(flat, &shape, &x[from].shape))
     };
-    let data = if call.promoted().is_float() {
-        let columns = [vec![], x[1].floats(), x[2].floats()];
+    let to = call.promoted();
+    let data = if to.is_float() {
+        let columns = [vec![], x[1].converted(to), x[2].converted(to)];
         Data::Float((0..n).map(pick).map(|(from, at)| columns[from][at]).collect())
     } else {
         let columns = [vec![], x[1].ints(), x[2].ints()];

@@ -62,7 +62,8 @@ pub fn block<S: AsRef<str>>(lines: &[S], indent: usize) -> String {
         return format!("{pad}{line}\n");
     }
     let wrapped: Vec<String> = text.iter().flat_map(|p| wrap(p, WIDTH - indent - 6)).collect();
-    let lines: Vec<String> = wrapped.iter().enumerate().map(|(i, l)| format!("{pad}{}{l}", if i == 0 { "/* " } else { " * " }).trim_end().to_owned()).collect();
+    let start = |i: usize| if i == 0 { "/* " } else { " * " };
+    let lines: Vec<String> = wrapped.iter().enumerate().map(|(i, l)| format!("{pad}{}{l}", start(i)).trim_end().to_owned()).collect();
     format!("{} */\n", lines.join("\n"))
 }
 

@@ -20,8 +20,9 @@ impl Names {
     pub fn contract() -> Names {
         let mut names = Names { map: BTreeMap::new(), handles: Vec::new() };
         for (rust, c) in [
-            ("u8", "uint8_t"), ("u16", "uint16_t"), ("u32", "uint32_t"), ("u64", "uint64_t"), ("i8", "int8_t"), ("i16", "int16_t"), ("i32", "int32_t"),
-            ("i64", "int64_t"), ("f32", "float"), ("f64", "double"), ("c_void", "void"), ("c_char", "char"), ("LayoutHash", "flagos_layout_hash_t"), (DLPACK.0, DLPACK.1),
+            ("u8", "uint8_t"), ("u16", "uint16_t"), ("u32", "uint32_t"), ("u64", "uint64_t"), ("i8", "int8_t"), ("i16", "int16_t"),
+            ("i32", "int32_t"), ("i64", "int64_t"), ("f32", "float"), ("f64", "double"), ("c_void", "void"), ("c_char", "char"),
+            ("LayoutHash", "flagos_layout_hash_t"), DLPACK,
         ] {
             names.map.insert(rust.into(), c.into());
         }
@@ -93,7 +94,8 @@ fn join(base: &str, declarator: &str) -> String {
 
 /// A name C++ accepts too: `export` becomes `export_`.
 pub fn identifier(name: &str) -> String {
-    const KEYWORDS: &[&str] = &["and", "class", "default", "delete", "export", "new", "not", "operator", "or", "private", "template", "this", "union", "xor"];
+    const KEYWORDS: &[&str] =
+        &["and", "class", "default", "delete", "export", "new", "not", "operator", "or", "private", "template", "this", "union", "xor"];
     if KEYWORDS.contains(&name) { format!("{name}_") } else { name.to_owned() }
 }
 

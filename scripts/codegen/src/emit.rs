@@ -49,10 +49,9 @@ pub fn enumeration(e: &Enum) -> String {
 
 /// Bit constants with a prefix.
 pub fn bit_constants(prefix: &str, doc: &[&str], bits: &[Bit]) -> String {
-    let rows: Vec<_> = bits
-        .iter()
-        .map(|b| (format!("{prefix}{}", b.name), if b.value > u64::from(u32::MAX) { format!("UINT64_C({:#x})", b.value) } else { format!("UINT32_C({:#x})", b.value) }, &b.doc))
-        .collect();
+    let width = |value: u64| if value > u64::from(u32::MAX) { 64 } else { 32 };
+    let rows: Vec<_> =
+        bits.iter().map(|b| (format!("{prefix}{}", b.name), format!("UINT{}_C({:#x})", width(b.value), b.value), &b.doc)).collect();
     format!("\n{}{}", block(doc, 0), constants(rows.iter().map(|(n, v, d)| (n.as_str(), v.as_str(), d.as_slice()))))
 }
 
@@ -65,7 +64,7 @@ pub fn constants<'a, S: AsRef<str> + 'a>(rows: impl Iterator<Item = (&'a str, &'
         let line = format!("#define {name:names$} {value:values$}");
         match one_line(doc, WIDTH - line.len().min(WIDTH) - 1) {
             Some(comment) => writeln!(out, "{line} {comment}").unwrap(),
-            None => write!(out, "{}{}\n", block(doc, 0), line.trim_end()).unwrap(),
+            None => writeln!(out, "{}{}", block(doc, 0), line.trim_end()).unwrap(),
         }
     }
     out
@@ -111,7 +110,7 @@ fn field(s: &Struct, f: &Field, names: &Names) -> String {
     let declaration = format!("    {};", names.declare(f.ty, &name, &place));
     match one_line(f.doc, WIDTH - declaration.len() - 1) {
         Some(comment) => writeln!(out, "{declaration} {comment}").unwrap(),
-        None => write!(out, "{}{declaration}\n", block(f.doc, 4)).unwrap(),
+        None => writeln!(out, "{}{declaration}", block(f.doc, 4)).unwrap(),
     }
     out
 }

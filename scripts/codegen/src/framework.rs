@@ -93,6 +93,7 @@ pub fn prototype(ret: &str, name: &str, args: &[String]) -> String {
 /// A contract type in a framework function must be one `flagos_types.h` has.
 fn check_shared(f: &Function, ty: &str) {
     let rust = ty.rsplit([' ', ':']).next().unwrap_or(ty);
-    let private = STRUCTS.iter().any(|s| s.name == rust && s.name != "Status" && !shares_struct(s)) || ENUMS.iter().any(|e| e.name == rust && !shares_enum(e));
-    assert!(!private, "{}: '{rust}' is a type of backends only; share it in codegen's types.rs", f.name);
+    let is_struct = STRUCTS.iter().any(|s| s.name == rust && s.name != "Status" && !shares_struct(s));
+    let is_enum = ENUMS.iter().any(|e| e.name == rust && !shares_enum(e));
+    assert!(!is_struct && !is_enum, "{}: '{rust}' is a type of backends only; share it in codegen's types.rs", f.name);
 }

@@ -95,7 +95,8 @@ fn function(o: &Operator, execute: &Function, taken: &BTreeSet<&str>) -> String 
     }
     let (upper, lead) = (o.name.to_uppercase(), passed.join(", "));
     let ids = format!("FLAGOS_OP_{upper}, FLAGOS_OP_{upper}_REVISION");
-    writeln!(out, "    return flagos_op_run({lead}, {ids}, {inputs}, {n_inputs}, {outputs}, {n_outputs}, {attrs}, {});\n}}", attributes.len()).unwrap();
+    let operands = format!("{inputs}, {n_inputs}, {outputs}, {n_outputs}");
+    writeln!(out, "    return flagos_op_run({lead}, {ids}, {operands}, {attrs}, {});\n}}", attributes.len()).unwrap();
     out
 }
 

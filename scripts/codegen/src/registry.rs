@@ -56,7 +56,8 @@ fn choices() -> BTreeMap<String, usize> {
             for (value, choice) in names.iter().enumerate() {
                 let name = format!("FLAGOS_{}_{}", a.name.to_uppercase(), choice.to_uppercase());
                 let before = out.insert(name, value);
-                assert!(before.is_none_or(|b| b == value), "choice '{choice}' of '{}' has two values: give {}'s attribute another name", a.name, o.name);
+                let agrees = before.is_none_or(|b| b == value);
+                assert!(agrees, "choice '{choice}' of '{}' has two values: give {}'s attribute another name", a.name, o.name);
             }
         }
     }

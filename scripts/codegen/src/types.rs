@@ -13,8 +13,8 @@ const STRUCT_NAMES: &[&str] =
 const OPAQUE_NAMES: &[&str] = &["Device", "Buffer", "Stream", "Event", "Plan"];
 /// Enumerations used by them.
 const ENUM_NAMES: &[&str] = &[
-    "Code", "DTypeCode", "AttrTag", "DeviceKind", "MemoryKind", "MemoryHandle", "Answer", "BlasRoutine", "BlasOrder", "BlasTrans", "BlasUplo", "BlasDiag",
-    "BlasSide", "FftKind", "FftDirection",
+    "Code", "DTypeCode", "AttrTag", "DeviceKind", "MemoryKind", "MemoryHandle", "Answer", "BlasRoutine", "BlasOrder", "BlasTrans", "BlasUplo",
+    "BlasDiag", "BlasSide", "FftKind", "FftDirection",
 ];
 
 /// Whether a struct stands in `flagos_types.h`.
