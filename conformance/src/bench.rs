@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use flagos_backend_api as abi;
 use flagos_backend_api::{Error, Result};
@@ -33,6 +34,20 @@ impl Footprint {
             threads: std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count),
             variables: std::env::vars_os().map(|(k, _)| k.to_string_lossy().into_owned()).collect(),
             devices: open.into_iter().filter(|p| p.starts_with("/dev/") && !["/dev/null", "/dev/zero", "/dev/urandom", "/dev/tty"].contains(&p.as_str()) && !p.starts_with("/dev/pts")).collect(),
+        }
+    }
+}
+
+impl Footprint {
+    /// The process once the loader's own thread is gone, or after a while.
+    fn settled(threads: usize) -> Footprint {
+        let started = Instant::now();
+        loop {
+            let now = Footprint::now();
+            if now.threads <= threads || started.elapsed() > Duration::from_millis(500) {
+                return now;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -122,7 +137,7 @@ impl Bench {
         };
         let before = Footprint::now();
         let runtime = Runtime::with_options(&options_of(target), &direct, policy())?;
-        let after = Footprint::now();
+        let after = Footprint::settled(before.threads);
         let report = runtime.report();
         let wanted = |b: &&Arc<LoadedBackend>| match target {
             Target::Embedded(name) | Target::Name(name) => b.name == *name,

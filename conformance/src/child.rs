@@ -51,6 +51,7 @@ fn serve(embedded: &[DirectBackend]) -> std::io::Result<()> {
             Request::Run { ids } => {
                 for id in &ids {
                     send(&mut to, &Reply::Begin { id: id.clone() })?;
+                    crate::process::mark();
                     let result = match &open {
                         Some((bench, plan)) => run(bench, plan, id),
                         None => CaseResult::fail(id, Failure::new(Check::Load, "no backend is open")),

@@ -298,7 +298,11 @@ pub fn judge(rule: Numerics, tensor: &Tensor, bytes: &[u8], origin: usize, refer
     if verdict.ok {
         return (shown, odd_bool(tensor, bytes, origin, name));
     }
-    let error = if verdict.worst.is_finite() { format!(", off by {worst}") } else { String::new() };
+    let error = match worst {
+        _ if !verdict.worst.is_finite() => String::new(),
+        Worst::Ulp(_) => format!(", off by {worst}"),
+        Worst::Bound(x) => format!(", off by {x:.3} times the bound"),
+    };
     // Complex numbers are judged by parts.
     let index = if tensor.dtype.is_complex() { verdict.index / 2 } else { verdict.index };
     let at = index_text(tensor, index);

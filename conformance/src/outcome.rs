@@ -84,7 +84,9 @@ impl Worst {
 impl core::fmt::Display for Worst {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.pad(&match self {
+            Worst::Ulp(x) if *x >= 1e4 => format!("{x:.0e} ulp"),
             Worst::Ulp(x) => format!("{x:.2} ulp"),
+            Worst::Bound(x) if *x >= 100.0 => format!("{x:.0e} bounds"),
             Worst::Bound(x) => format!("{:.0}%", x * 100.0),
         })
     }

@@ -1,7 +1,7 @@
 //! A worker process as the runner sees it: started, asked, timed, and looked at when it dies.
 
 use std::ffi::OsString;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -18,6 +18,15 @@ use crate::protocol::{Reply, Request, receive, send};
 const KEPT_OUTPUT: usize = 16 << 10;
 /// Time for a worker to print its backtrace after it was told to abort.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What a worker prints where a case begins. Messages and prints travel apart, so only the prints themselves can say which case they belong to.
+const MARK: &str = "\u{1e}\n";
+
+/// Called by a worker when a case begins.
+pub fn mark() {
+    // Standard error may be closed by a backend; the case runs all the same.
+    let _ = std::io::stderr().write_all(MARK.as_bytes());
+}
 
 /// A running worker.
 pub struct Process {
@@ -81,12 +90,7 @@ impl Process {
         }
     }
 
-    /// Forgets what was printed so far: it belongs to cases that are over.
-    pub fn forget_output(&self) {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// What was printed since, once the worker is gone.
+    /// What was printed since the last [`mark`], once the worker is gone.
     pub fn output(&mut self) -> String {
         if let Some(drain) = self.drain.take() {
             // A process the worker left behind may hold the pipe; what there is has to do then.
@@ -95,7 +99,9 @@ impl Process {
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        String::from_utf8_lossy(&self.output.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+        let kept = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&kept);
+        text.rsplit(MARK).next().unwrap_or_default().to_owned()
     }
 
     /// Tells a hanging worker to print its backtrace and die; kills it when it does not.
@@ -177,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_death_tells_its_signal_and_last_words() {
-        let mut p = shell("echo last words; kill -SEGV $$");
+        let mut p = shell("echo before; printf '\\036\\n'; echo last words; kill -SEGV $$");
         let Err(Silence::Died(status)) = p.reply(Duration::from_secs(10)) else { panic!("it is dead") };
         assert!(describe(status).contains("SIGSEGV"));
         assert_eq!(p.output(), "last words\n");

@@ -155,10 +155,7 @@ fn serve(worker: &mut Process, timeout: Duration, batch: &[&Entry], at: &mut usi
     while *at < batch.len() {
         let id = &batch[*at].id;
         let failure = match worker.reply(timeout) {
-            Ok(Reply::Begin { .. }) => {
-                worker.forget_output();
-                continue;
-            }
+            Ok(Reply::Begin { .. }) => continue,
             Ok(Reply::Done(result)) => {
                 // A backend that panicked or lost its device is out of use in that process.
                 let spent = result.failures.iter().any(|f| matches!(f.check, Check::Panic | Check::DeviceLost));

@@ -40,7 +40,7 @@ fn summary(options: &Options) -> (Summary, String) {
 
 #[test]
 fn a_backend_made_of_the_references_passes_the_core_profile() {
-    let (summary, text) = summary(&Options { profiles: vec!["core".into(), "blas-1".into(), "blas-2".into(), "blas-3".into()], jobs: 2, ..options("", &[]) });
+    let (summary, text) = summary(&Options { profiles: vec!["core".into(), "blas-1".into(), "blas-2".into(), "blas-3".into(), "fft".into()], jobs: 2, ..options("", &[]) });
     assert!(summary.passed(), "{text}");
     let report = &summary.reports[0];
     assert_eq!((report.totals.fail, report.totals.unsupported), (0, 0), "{text}");
@@ -72,6 +72,8 @@ const MUTATIONS: &[(&str, &str, Check)] = &[
     ("overrun", "blas.axpy/saxpy/*", Check::Guard),
     ("modifies-input", "add/f32/*", Check::InputModified),
     ("in-place", "relu/f32/*", Check::InPlace),
+    ("in-place", "fft.c2c/f32/*", Check::InPlace),
+    ("last-element", "fft.r2c/f64/*", Check::Value),
     ("workspace-overrun", "add/f32/*", Check::Workspace),
     ("workspace-zero", "add/f32/*", Check::Workspace),
     ("plan-refuses", "add/f32/*", Check::SupportLies),

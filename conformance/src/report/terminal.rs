@@ -78,9 +78,7 @@ pub fn write(report: &Report, colour: bool, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "{}", if c.failed.is_empty() && c.unsupported.is_empty() { style.good(&line) } else { style.bad(&line) })?;
         for (what, cells) in [("not offered", &c.unsupported), ("failed", &c.failed), ("waived", &c.waived), ("not in this run", &c.not_run)] {
             if !cells.is_empty() {
-                let shown: Vec<&str> = cells.iter().take(12).map(String::as_str).collect();
-                let more = if cells.len() > shown.len() { format!(" and {} more", cells.len() - shown.len()) } else { String::new() };
-                writeln!(out, "  {what}: {}{more}", shown.join(" "))?;
+                writeln!(out, "  {what}: {}", by_operator(cells))?;
             }
         }
     }
@@ -105,6 +103,19 @@ pub fn write(report: &Report, colour: bool, out: &mut dyn Write) -> Result<()> {
     }
     let verdict = if report.passed { style.good("PASS") } else { style.bad("FAIL") };
     writeln!(out, "{verdict} {}: {}", b.device, parts.join(", "))
+}
+
+/// Cells as `add f32 f16, exp f64`.
+fn by_operator(cells: &[String]) -> String {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for cell in cells {
+        let (operator, dtype) = cell.split_once('/').unwrap_or((cell, ""));
+        match groups.last_mut() {
+            Some((last, dtypes)) if *last == operator => dtypes.push(dtype),
+            _ => groups.push((operator, vec![dtype])),
+        }
+    }
+    groups.iter().map(|(operator, dtypes)| format!("{operator} {}", dtypes.join(" "))).collect::<Vec<_>>().join(", ")
 }
 
 fn table(report: &Report, style: &Style, out: &mut dyn Write) -> Result<()> {
@@ -145,7 +156,8 @@ fn square(s: &Square) -> String {
 }
 
 fn failures(report: &Report, style: &Style, out: &mut dyn Write) -> Result<()> {
-    let bad: Vec<&Judged> = report.bad().collect();
+    // Required cells that are not offered are told with their profile.
+    let bad: Vec<&Judged> = report.bad().filter(|j| j.family != "profile").collect();
     for j in bad.iter().take(MOST_FAILURES) {
         writeln!(out, "{} {}", style.bad("FAIL"), visible(&j.result.id))?;
         for f in &j.result.failures {
@@ -178,7 +190,7 @@ mod tests {
         super::write(&crate::report::sample::report(), false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains('\u{1b}'), "no escapes without colour: {text}");
-        for part in ["f32", "1/1 0.50 ulp", "0/1", "[value] element 3", "--case 'exp/f16", "1/2 required", "not offered: add/f64", "FAIL toy:0", "note: a note", "| frame 0"] {
+        for part in ["f32", "1/1 0.50 ulp", "0/1", "[value] element 3", "--case 'exp/f16", "1/2 required", "not offered: add f64", "FAIL toy:0", "note: a note", "| frame 0"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
     }

@@ -5,11 +5,11 @@ use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use flagos_backend_api::vendor::{
-    AllocRequest, Answered, Backend, Blas, Device, DeviceFacts, Domains, LaunchArgs, Memory, OpRef, Operators, PlanFacts, Planned, ProbeFacts, State,
-    StreamRequest, Streams, blas_table, op_table, query,
+    AllocRequest, Answered, Backend, Blas, Device, DeviceFacts, Domains, Fft, LaunchArgs, Memory, OpRef, Operators, PlanFacts, Planned, ProbeFacts, State,
+    StreamRequest, Streams, blas_table, fft_table, op_table, query,
 };
-use flagos_backend_api::{BackendV1, BlasDesc, Code, DeviceKind, Error, HostV1, MemoryKind, PlanLimits, Result, Status, Tensor, caps, properties};
-use flagos_catalog::{Array, Call, blas};
+use flagos_backend_api::{BackendV1, BlasDesc, Code, DeviceKind, Error, FftDesc, HostV1, MemoryKind, PlanLimits, Result, Status, Tensor, caps, properties};
+use flagos_catalog::{Array, Call, blas, fft};
 
 /// Name of the variable that names the defect.
 pub const DEFECT: &str = "FLAGOS_TEST_DEFECT";
@@ -29,7 +29,8 @@ impl Backend for Piece {
     const VERSION: &'static str = "1";
     const VENDOR: &'static str = "test";
     const BUILD_ID: &'static str = "test";
-    const DOMAINS: Domains = Domains { op: Some(op_table::<Self>()), blas: Some(blas_table::<Self>()), ..Domains::NONE };
+    const DOMAINS: Domains =
+        Domains { op: Some(op_table::<Self>()), blas: Some(blas_table::<Self>()), fft: Some(fft_table::<Self>()), ..Domains::NONE };
     type Device = Chip;
 
     fn state() -> &'static State {
@@ -196,6 +197,7 @@ impl Streams for Chip {
 enum Work {
     Op(Box<Call>),
     Blas(BlasDesc),
+    Fft(FftDesc),
 }
 
 pub struct Kernel {
@@ -245,12 +247,25 @@ impl Blas for Chip {
     }
 }
 
+impl Fft for Chip {
+    type FftPlan = Kernel;
+
+    fn query_fft(&self, desc: &FftDesc, _: u32) -> Result<Answered> {
+        Ok(if fft::check(desc).is_ok() { Answered::YES } else { Answered::no("no valid call") })
+    }
+    fn plan_fft(&self, desc: &FftDesc, _: &PlanLimits) -> Result<Kernel> {
+        fft::check(desc)?;
+        Ok(Kernel { work: Work::Fft(*desc), first: Mutex::new(None) })
+    }
+}
+
 impl Kernel {
     /// Operands as (descriptor, elements from the binding to element (0, …, 0), written), in binding order.
     fn operands(&self) -> Vec<(Tensor, i64, bool)> {
         match &self.work {
             Work::Op(call) => call.inputs.iter().map(|t| (*t, 0, false)).chain(call.outputs.iter().map(|t| (*t, 0, true))).collect(),
             Work::Blas(desc) => blas::views(desc).iter().map(|v| (v.tensor, v.origin, v.writes)).collect(),
+            Work::Fft(desc) => fft::views(desc).iter().map(|v| (v.tensor, v.origin, v.writes)).collect(),
         }
     }
     fn results(&self, arrays: &[Array], scalars: blas::Scalars) -> Result<Vec<(usize, Array)>> {
@@ -259,6 +274,7 @@ impl Kernel {
                 let n = call.inputs.len();
                 Ok((call.operator.reference)(call, &arrays[..n])?.into_iter().enumerate().map(|(i, r)| (n + i, r.value)).collect())
             }
+            Work::Fft(desc) => Ok(vec![(1, fft::reference(desc, &arrays[0])?.value)]),
             Work::Blas(desc) => Ok(blas::reference(desc, scalars, arrays)?.into_iter().map(|(i, r)| (i, r.value)).collect()),
         }
     }
@@ -282,7 +298,12 @@ impl Kernel {
 
 impl Planned<Chip> for Kernel {
     fn facts(&self) -> PlanFacts<'_> {
-        let in_place = if matches!(&self.work, Work::Op(c) if c.operator.in_place) { properties::IN_PLACE } else { 0 };
+        let in_place = match &self.work {
+            Work::Op(call) => call.operator.in_place,
+            Work::Blas(_) => false,
+            Work::Fft(desc) => fft::may_be_in_place(desc),
+        };
+        let in_place = if in_place { properties::IN_PLACE } else { 0 };
         PlanFacts {
             workspace_bytes: if ["workspace-overrun", "workspace-zero"].into_iter().any(defect) { 40 } else { 0 },
             properties: properties::DETERMINISTIC | in_place,
