@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use flagos_backend_api::vendor::{Answered, Blas, Fft, LaunchArgs, OpRef, Operators, PlanFacts, Planned};
-use flagos_backend_api::{BlasDesc, Code, Error, FftDesc, PlanLimits, Result, properties};
-use flagos_catalog::{Call, by_id, types_of};
+use flagos_backend_api::{ATTR_HINT, Attr, BlasDesc, Code, Error, FftDesc, MAX_RANK, PlanLimits, Result, properties};
+use flagos_catalog::{Call, KEYS, by_id, types_of};
 
 use crate::blas::BlasKernel;
 use crate::device::CpuDevice;
@@ -58,11 +58,16 @@ impl Operators for CpuDevice {
         }
         let rules = operator.inputs;
         let typed = |t: &flagos_backend_api::Tensor, i: usize, rules: &[flagos_catalog::Operand]| {
-            rules.get(i).or(rules.last()).is_some_and(|r| (t.is_none() && r.optional) || types_of(r.types).has(t.dtype))
+            let shaped = t.rank as usize <= MAX_RANK && t.shape().iter().all(|n| *n >= 0);
+            shaped && rules.get(i).or(rules.last()).is_some_and(|r| (t.is_none() && r.optional) || types_of(r.types).has(t.dtype))
         };
+        let known = |a: &Attr| a.key & ATTR_HINT != 0 || KEYS.get(a.key as usize).is_some_and(|name| operator.attributes.iter().any(|s| s.name == *name));
+        if !op.attrs().iter().all(known) {
+            return Ok(Answered::no("an attribute this operator does not have"));
+        }
         let inputs = op.inputs().iter().enumerate().all(|(i, t)| typed(t, i, rules));
         if !inputs || !op.outputs().iter().enumerate().all(|(i, t)| typed(t, i, operator.outputs)) {
-            return Ok(Answered::no("an element type this operator does not take"));
+            return Ok(Answered::no("an element type or shape this operator does not take"));
         }
         if level == 0 {
             return Ok(Answered::YES);

@@ -134,8 +134,8 @@ impl Runtime {
         self.0.devices.get_or_init(|| self.0.drivers.iter().flat_map(|d| probe(d)).collect())
     }
 
-    /// Opens a device by `backend:ordinal`, `backend` (its best) or empty text (the best of all: score, then accelerators before
-    /// processors, then policy priority, then name). A device open already is shared.
+    /// Opens a device by `backend:ordinal`, `backend` (its best) or empty text (the best of all: the policy's priority, then
+    /// the score its probe gave, then accelerators before processors, then the order of discovery). A device open already is shared.
     pub fn open(&self, name: &str) -> Result<Device> {
         let entry = self.find(name)?;
         if entry.score == 0 {
@@ -159,7 +159,7 @@ impl Runtime {
         let policy = self.0.policy();
         let rank = |d: &DeviceEntry| {
             let accelerator = d.kind != DeviceKind::CPU.to_string();
-            (policy.priority.get(&d.backend).copied().unwrap_or(0), d.score > 0, accelerator, d.score)
+            (policy.priority.get(&d.backend).copied().unwrap_or(0), d.score, accelerator)
         };
         let best = |of: &dyn Fn(&&DeviceEntry) -> bool| devices.iter().filter(of).rev().max_by_key(|d| rank(d));
         let found = if name.is_empty() { best(&|d| d.score > 0) } else { best(&|d| d.name == name || d.backend == name) };

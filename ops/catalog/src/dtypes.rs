@@ -44,7 +44,7 @@ impl DTypes {
     }
     /// Whether a type is in the set.
     pub const fn has(self, t: DType) -> bool {
-        self.0 & bit(t) != 0
+        t.lanes == 1 && self.0 & bit(t) != 0
     }
     /// The types, in catalogue order.
     pub fn iter(self) -> impl Iterator<Item = DType> {

@@ -47,6 +47,8 @@ pub fn stage() -> Outcome<PathBuf> {
         let path = root().join(header);
         place(&path, &tree.join("include").join(path.file_name().unwrap_or_default()))?;
     }
+    // What an older staging left would be discovered too.
+    let _ = std::fs::remove_dir_all(tree.join("lib/flagos/backends.d"));
     for backend in BACKENDS {
         stage_backend(backend, &built, &tree)?;
     }
