@@ -44,7 +44,7 @@ faults! {
     WrongLastElement "wrong-last-element" "value" "The last element of every output is off by one."
     MissedStride "missed-stride" "value" "Strided inputs are read as if they were contiguous."
     NegativeStride "negative-stride" "value" "The sign of negative strides is dropped."
-    OffsetWrong "offset-off-by-one" "value" "The first input is read one element before its binding."
+    OffsetWrong "offset-off-by-one" "stale" "The first input is read one element before its binding."
     BroadcastIgnored "broadcast-ignored" "value" "Inputs that broadcast are read element after element, over and over."
     UlpOff "ulp-off-by-one" "value" "Floating results are one unit in the last place too large."
     SwappedTranspose "swapped-transpose" "value" "The first matrix of a product or a permutation is taken for its transpose."
