@@ -88,7 +88,8 @@ impl Memory for NullDevice {
         }
         let exhausted = || {
             let free = MEMORY_BYTES - self.chip.used_bytes.load(Ordering::Acquire);
-            fault::exhausted(Error::new(Code::RESOURCE_EXHAUSTED, format!("{} bytes are not to be had; {free} of {MEMORY_BYTES} are free", request.bytes)))
+            let text = format!("{} bytes are not to be had; {free} of {MEMORY_BYTES} are free", request.bytes);
+            fault::exhausted(Error::new(Code::RESOURCE_EXHAUSTED, text))
         };
         let alignment = (request.alignment_bytes as usize).max(ALIGNMENT);
         let bytes = fault::alloc_bytes(request.bytes);

@@ -102,7 +102,8 @@ pub fn inputs(program: &Program, inputs: &mut [Array]) {
             x.shape = call.outputs[0].shape().iter().map(|n| *n as usize).collect();
         }
     }
-    let turned = is(Fault::SwappedTranspose) && (family == "matmul" || call.operator.name == "permute_copy") || is(Fault::WrongAxis) && family == "reduction";
+    let products = family == "matmul" || call.operator.name == "permute_copy";
+    let turned = is(Fault::SwappedTranspose) && products || is(Fault::WrongAxis) && family == "reduction";
     if turned && let [.., rows, columns] = inputs[0].shape[..] {
         permute(&mut inputs[0], inputs_len(rows, columns, call.inputs[0].elems()), |i| {
             let (page, at) = (i / (rows * columns), i % (rows * columns));
