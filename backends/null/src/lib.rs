@@ -31,7 +31,8 @@ impl Backend for Null {
     const VENDOR: &'static str = "libflagos";
     const BUILD_ID: &'static str = build_id!();
     // Replace: offer what you have. `Domains::NONE` is a legal start: the host then finds device, memory and streams only.
-    const DOMAINS: Domains = Domains { op: Some(op_table::<Null>()), blas: Some(blas_table::<Null>()), fft: Some(fft_table::<Null>()), ..Domains::NONE };
+    const DOMAINS: Domains =
+        Domains { op: Some(op_table::<Null>()), blas: Some(blas_table::<Null>()), fft: Some(fft_table::<Null>()), ..Domains::NONE };
     type Device = NullDevice;
 
     fn state() -> &'static State {

@@ -83,12 +83,13 @@ impl Memory for NullDevice {
         if fault::memory_kind(request.kind) != MemoryKind::DEVICE {
             return Err(Error::unimplemented(format!("memory kind {} does not exist here; only device memory (1)", request.kind.0)));
         }
-        if let Some(block) = fault::alloc(request)? {
+        if let Some(block) = fault::alloc(request) {
             return Ok(NullBuffer(block));
         }
         let exhausted = || {
             let free = MEMORY_BYTES - self.chip.used_bytes.load(Ordering::Acquire);
-            fault::exhausted(Error::new(Code::RESOURCE_EXHAUSTED, format!("{} bytes are not to be had; {free} of {MEMORY_BYTES} are free", request.bytes)))
+            let text = format!("{} bytes are not to be had; {free} of {MEMORY_BYTES} are free", request.bytes);
+            fault::exhausted(Error::new(Code::RESOURCE_EXHAUSTED, text))
         };
         let alignment = (request.alignment_bytes as usize).max(ALIGNMENT);
         let bytes = fault::alloc_bytes(request.bytes);

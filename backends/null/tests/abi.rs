@@ -8,7 +8,7 @@ use std::time::Duration;
 use flagos_backend_api as abi;
 use flagos_backend_api::{Answer, Code, DType, MemoryKind, Tensor};
 use flagos_catalog::{AttrValue, Call, blas as catalogue_blas, fft as catalogue_fft, find};
-use support::{Backend, code};
+use support::{Backend, call, code, sized};
 
 /// A struct with room behind it.
 #[repr(C)]
@@ -236,21 +236,21 @@ fn blas_and_fft_run_on_the_same_streams() {
     call!(blas, plan, b.device, &desc, core::ptr::null(), &mut plan).unwrap();
     b.write(stream, x, &[1f32, 2.0, 3.0]);
     b.write(stream, y, &[10f32, 20.0, 30.0]);
-    // alpha is read before launch returns: what it becomes afterwards does not matter.
-    let mut alpha = 2f32;
+    // alpha is read before launch returns: it is gone when the work begins.
+    let alpha = Box::new(2f32);
     let bindings = [abi::Binding { buffer: x, byte_offset: 0 }, abi::Binding { buffer: y, byte_offset: 0 }];
     let gate = b.event();
     call!(b.streams(), wait, stream, gate, 1).unwrap();
-    let launch = abi::Launch { bindings: bindings.as_ptr(), n_bindings: 2, alpha: (&raw const alpha).cast(), ..sized!(abi::Launch) };
+    let launch = abi::Launch { bindings: bindings.as_ptr(), n_bindings: 2, alpha: (&raw const *alpha).cast(), ..sized!(abi::Launch) };
     call!(plans_of(blas.plans), launch, plan, stream, &launch).unwrap();
-    alpha = 99.0;
-    assert_eq!(alpha, 99.0);
+    drop(alpha);
     call!(b.streams(), signal, b.stream(), gate, 1).unwrap();
     assert_eq!(b.read::<f32>(stream, y, 3), [16.0, 24.0, 32.0], "x runs backwards");
     let desc = abi::BlasDesc { incx: 0, incy: 0, ..desc };
     assert_eq!(code(call!(blas, plan, b.device, &desc, core::ptr::null(), &mut plan)), Code::INVALID_ARGUMENT);
 
-    let desc = abi::FftDesc { direction: abi::FftDirection::INVERSE.0, scale: 0.25, batch: 1, ..catalogue_fft::descriptor(abi::FftKind::C2C, DType::F64, &[4]) };
+    let plain = catalogue_fft::descriptor(abi::FftKind::C2C, DType::F64, &[4]);
+    let desc = abi::FftDesc { direction: abi::FftDirection::INVERSE.0, scale: 0.25, batch: 1, ..plain };
     call!(fft, plan, b.device, &desc, core::ptr::null(), &mut plan).unwrap();
     let data = b.buffer(64);
     b.write(stream, data, &[0f64, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0]);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use flagos_backend_api::{Code, DeviceProbe};
 use flagos_backend_null::fault::TABLE;
-use support::Backend;
+use support::{Backend, call, sized};
 
 #[test]
 fn every_fault_has_its_mutation() {

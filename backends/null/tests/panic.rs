@@ -4,7 +4,7 @@ mod support;
 
 use flagos_backend_api::{Code, DType, DeviceInfo, Tensor};
 use flagos_catalog::{Call, find};
-use support::{Backend, code};
+use support::{Backend, call, code, sized};
 
 #[test]
 fn a_panic_is_told_once_and_poisons() {

@@ -3,7 +3,7 @@
 mod support;
 
 use flagos_backend_api::{Code, DeviceInfo, StreamDesc};
-use support::{Backend, code};
+use support::{Backend, call, code, sized};
 
 #[test]
 fn shutdown_is_idempotent_and_final() {

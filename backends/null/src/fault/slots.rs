@@ -4,8 +4,8 @@ use core::ffi::c_void;
 use std::sync::OnceLock;
 
 use flagos_backend_api::{
-    AllocDesc, Answer, BackendV1, Buffer, Device, DeviceInfo, DeviceProbe, DeviceTable, Error, MemoryTable, Op, OpTable, Plan, PlanLimits, Status, Str,
-    Support, types,
+    AllocDesc, Answer, BackendV1, Buffer, Device, DeviceInfo, DeviceProbe, DeviceTable, Error, MemoryTable, Op, OpTable, Plan, PlanLimits, Status,
+    Str, Support, Tensor,
 };
 use flagos_catalog::{KEYS, by_id};
 
@@ -35,7 +35,8 @@ pub fn amend(table: &mut BackendV1) {
     }
     if ours.into_iter().any(is) {
         table.device = leak(DeviceTable { info: Some(info), ..*original_device() });
-        table.memory = leak(MemoryTable { alloc: Some(alloc), map: if is(Fault::MapsElsewhere) { Some(map) } else { original_memory().map }, ..*original_memory() });
+        let map = if is(Fault::MapsElsewhere) { Some(map as _) } else { original_memory().map };
+        table.memory = leak(MemoryTable { alloc: Some(alloc), map, ..*original_memory() });
         table.op = leak(OpTable { query: Some(query), plan: Some(plan), ..*original_op() });
     }
 }
@@ -143,7 +144,7 @@ unsafe extern "C" fn query(device: *mut Device, op: *const Op, level: u32, out: 
         let operator = by_id(op.id);
         // SAFETY: the descriptor's arrays hold as many entries as it states.
         let mut inputs = (0..usize::from(op.n_in)).map(|i| unsafe { &*op.inputs.add(i) });
-        is(Fault::UnknownOperator) && operator.is_none() || is(Fault::UnknownDtype) && inputs.any(|t: &types::Tensor| !t.dtype.is_known())
+        is(Fault::UnknownOperator) && operator.is_none() || is(Fault::UnknownDtype) && inputs.any(|t: &Tensor| !t.dtype.is_known())
     });
     let status = known(op, |op| inner!(original_op(), query, device, op, level, out));
     if unknown && !out.is_null() {

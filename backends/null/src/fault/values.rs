@@ -21,6 +21,9 @@ pub fn workspace_bytes() -> u64 {
 
 /// Answer of a query.
 pub fn answered(answer: Answered) -> Answered {
+    if is(Fault::TouchesRefused) {
+        touch_buffers();
+    }
     let refuses = is(Fault::SupportLiesNo) || is(Fault::RefusalCode) || is(Fault::TouchesRefused) || is(Fault::QueryFlips) && odd_call();
     if refuses { Answered { answer: Answer::NO, reason: "the planted fault wants it", ..answer } } else { answer }
 }
@@ -29,9 +32,6 @@ pub fn answered(answer: Answered) -> Answered {
 pub fn planned() -> Result<()> {
     if is(Fault::PanicsInPlan) {
         panic!("plan panics, as the planted fault wants it");
-    }
-    if is(Fault::TouchesRefused) {
-        touch_buffers();
     }
     let refused = Error::unimplemented("refused, as the planted fault wants it");
     if is(Fault::RefusalCode) {
@@ -42,10 +42,10 @@ pub fn planned() -> Result<()> {
 
 /// Where the operands of a launch lie.
 pub fn bound(program: &Program, places: &mut [Option<Place>; MOST_OPERANDS]) {
-    if is(Fault::OffsetIgnored)
+    if is(Fault::OffsetWrong)
         && let (Some(view), Some(place)) = (program.operands.first().filter(|v| !v.writes), &mut places[0])
     {
-        place.offset = span(view, &view.tensor).0.min(0).unsigned_abs();
+        place.offset = place.offset.saturating_sub(view.tensor.dtype.bytes() as u64);
     }
 }
 
@@ -102,7 +102,8 @@ pub fn inputs(program: &Program, inputs: &mut [Array]) {
             x.shape = call.outputs[0].shape().iter().map(|n| *n as usize).collect();
         }
     }
-    let turned = is(Fault::SwappedTranspose) && (family == "matmul" || call.operator.name == "permute_copy") || is(Fault::WrongAxis) && family == "reduction";
+    let products = family == "matmul" || call.operator.name == "permute_copy";
+    let turned = is(Fault::SwappedTranspose) && products || is(Fault::WrongAxis) && family == "reduction";
     if turned && let [.., rows, columns] = inputs[0].shape[..] {
         permute(&mut inputs[0], inputs_len(rows, columns, call.inputs[0].elems()), |i| {
             let (page, at) = (i / (rows * columns), i % (rows * columns));
