@@ -24,7 +24,7 @@ pub fn add(registry: &mut Registry) {
 
 /// Queries and keys of a block.
 const QUERIES: usize = 128;
-const KEYS: usize = 512;
+const KEYS: usize = 256;
 
 struct Attention<T> {
     isa: Isa,

@@ -9,12 +9,14 @@ use rustfft::Fft;
 
 use crate::axes::Axes;
 use crate::fft::{Real, complex};
+use crate::fft_lines::GAP;
 use crate::pool::Pool;
 use crate::scratch::{Bases, Slots, padded};
 use crate::target::Target;
 
-/// Length from which the method pays. Fixed, so that results do not depend on the number of threads.
+/// Length and threads from which the method pays: it moves the data through memory twice as often as one long transform does.
 const LARGE: usize = 1 << 18;
+const THREADS: usize = 4;
 /// Most lines for which it is used: more lines keep the threads busy by themselves.
 const FEW: usize = 4;
 /// Columns or rows of a task.
@@ -37,7 +39,7 @@ pub struct Large<R: Real> {
 impl<R: Real> Large<R> {
     /// The pass, where it pays and the length has fitting factors.
     pub fn new(lines: &Axes<2>, strides: [isize; 2], n: usize, forward: bool, scale: f64, target: &Target) -> Option<Large<R>> {
-        if n < LARGE || lines.count() > FEW {
+        if n < LARGE || target.threads < THREADS || lines.count() > FEW {
             return None;
         }
         let root = n.isqrt();
@@ -62,7 +64,7 @@ impl<R: Real> Large<R> {
     fn parts(&self) -> [usize; 3] {
         let size = size_of::<Complex<R>>();
         let scratch = self.columns.get_inplace_scratch_len().max(self.rows.get_inplace_scratch_len());
-        [padded(self.n1 * self.n2 * size), padded(BLOCK * self.n1 * size), padded(scratch * size)]
+        [padded(self.n1 * (self.n2 + GAP) * size), padded(BLOCK * (self.n1 + GAP) * size), padded(scratch * size)]
     }
 
     /// Workspace in bytes.
@@ -90,22 +92,22 @@ impl<R: Real> Large<R> {
                     let many = columns.len();
                     // SAFETY: the columns are this task's, in x and in the matrix, as is the slot.
                     unsafe {
-                        let lines = core::slice::from_raw_parts_mut(space.cast::<Complex<R>>(), many * n1);
+                        let lines = core::slice::from_raw_parts_mut(space.cast::<Complex<R>>(), many * (n1 + GAP));
                         let scratch = core::slice::from_raw_parts_mut(space.wrapping_add(block).cast::<Complex<R>>(), scratch / size);
                         for i in 0..n1 {
                             let row = x.offset((i * n2 + columns.start) as isize * self.strides[0]);
                             for c in 0..many {
-                                lines[c * n1 + i] = *row.offset(c as isize * self.strides[0]);
+                                *lines.get_unchecked_mut(c * (n1 + GAP) + i) = *row.offset(c as isize * self.strides[0]);
                             }
                         }
-                        self.columns.process_with_scratch(lines, scratch);
-                        for (z, w) in lines.iter_mut().zip(&self.twiddles[columns.start * n1..]) {
-                            *z = *z * *w;
+                        for (line, w) in lines.chunks_exact_mut(n1 + GAP).zip(self.twiddles[columns.start * n1..].chunks_exact(n1)) {
+                            self.columns.process_with_scratch(&mut line[..n1], scratch);
+                            line.iter_mut().zip(w).for_each(|(z, w)| *z = *z * *w);
                         }
                         for k in 0..n1 {
-                            let row = matrix.add(k * n2 + columns.start);
+                            let row = matrix.add(k * (n2 + GAP) + columns.start);
                             for c in 0..many {
-                                *row.add(c) = lines[c * n1 + k];
+                                *row.add(c) = *lines.get_unchecked(c * (n1 + GAP) + k);
                             }
                         }
                     }
@@ -117,12 +119,13 @@ impl<R: Real> Large<R> {
                     // SAFETY: the rows are this task's, in the matrix and in y, as is the slot.
                     unsafe {
                         let scratch = core::slice::from_raw_parts_mut(space.wrapping_add(block).cast::<Complex<R>>(), scratch / size);
-                        let lines = core::slice::from_raw_parts_mut(matrix.add(rows.start * n2), rows.len() * n2);
-                        self.rows.process_with_scratch(lines, scratch);
+                        let many = rows.len();
+                        let lines = core::slice::from_raw_parts_mut(matrix.add(rows.start * (n2 + GAP)), many * (n2 + GAP));
+                        lines.chunks_exact_mut(n2 + GAP).for_each(|line| self.rows.process_with_scratch(&mut line[..n2], scratch));
                         for k in 0..n2 {
                             let to = y.offset((k * n1 + rows.start) as isize * self.strides[1]);
-                            for r in 0..rows.len() {
-                                let z = lines[r * n2 + k];
+                            for r in 0..many {
+                                let z = *lines.get_unchecked(r * (n2 + GAP) + k);
                                 *to.offset(r as isize * self.strides[1]) = if self.scale == 1.0 { z } else { z * factor };
                             }
                         }

@@ -42,6 +42,8 @@ pub struct Lines<R: Real> {
 /// Most lines of a block, and elements of one.
 const BLOCK: usize = 16;
 const BLOCK_ELEMENTS: usize = 1 << 16;
+/// Elements between the lines of a block beyond their length: lines a power of 2 apart would evict each other from the cache.
+pub const GAP: usize = 8;
 /// Elements of one task.
 const TASK: usize = 1 << 13;
 
@@ -62,10 +64,11 @@ impl<R: Real> Lines<R> {
     /// Bytes of a slot: input lines, output lines, scratch.
     fn parts(&self) -> [usize; 3] {
         let complex = size_of::<Complex<R>>();
+        let [m, n] = self.lengths.map(|n| n + GAP);
         let buffers = match self.transform {
-            Transform::Complex(_) => [if self.strides == [1, 1] { 0 } else { self.block * self.lengths[0] * complex }, 0],
-            Transform::Forward(_) => [self.block * self.lengths[0] * complex / 2, self.block * self.lengths[1] * complex],
-            Transform::Inverse(_) => [self.block * self.lengths[0] * complex, self.block * self.lengths[1] * complex / 2],
+            Transform::Complex(_) => [if self.strides == [1, 1] { 0 } else { self.block * m * complex }, 0],
+            Transform::Forward(_) => [self.block * m * complex / 2, self.block * n * complex],
+            Transform::Inverse(_) => [self.block * m * complex, self.block * n * complex / 2],
         };
         [padded(buffers[0]), padded(buffers[1]), padded(self.scratch * complex)]
     }
@@ -127,34 +130,34 @@ impl<R: Real> Lines<R> {
                         }
                         return;
                     }
-                    let lines = core::slice::from_raw_parts_mut(buffers[0].cast::<Complex<R>>(), many * n);
+                    let lines = core::slice::from_raw_parts_mut(buffers[0].cast::<Complex<R>>(), many * (n + GAP));
                     self.gather(from, lines, m, many);
-                    f.process_with_scratch(lines, scratch);
+                    lines.chunks_exact_mut(n + GAP).for_each(|line| f.process_with_scratch(&mut line[..n], scratch));
                     self.scatter(lines, to, n, many, |z| if self.scale == 1.0 { z } else { z * half });
                 }
                 Transform::Forward(f) => {
                     let (from, to) = (from.cast::<R>().offset(start[0]), to.cast::<Complex<R>>().offset(start[1]));
-                    let lines = core::slice::from_raw_parts_mut(buffers[0].cast::<R>(), many * m);
-                    let out = core::slice::from_raw_parts_mut(buffers[1].cast::<Complex<R>>(), many * n);
+                    let lines = core::slice::from_raw_parts_mut(buffers[0].cast::<R>(), many * (m + GAP));
+                    let out = core::slice::from_raw_parts_mut(buffers[1].cast::<Complex<R>>(), many * (n + GAP));
                     self.gather(from, lines, m, many);
-                    for (line, out) in lines.chunks_exact_mut(m).zip(out.chunks_exact_mut(n)) {
+                    for (line, out) in lines.chunks_exact_mut(m + GAP).zip(out.chunks_exact_mut(n + GAP)) {
                         // Lengths are the plan's, so this cannot fail.
-                        let _ = f.process_with_scratch(line, out, scratch);
+                        let _ = f.process_with_scratch(&mut line[..m], &mut out[..n], scratch);
                     }
                     self.scatter(out, to, n, many, |z| if self.scale == 1.0 { z } else { z * half });
                 }
                 Transform::Inverse(f) => {
                     let (from, to) = (from.cast::<Complex<R>>().offset(start[0]), to.cast::<R>().offset(start[1]));
-                    let lines = core::slice::from_raw_parts_mut(buffers[0].cast::<Complex<R>>(), many * m);
-                    let out = core::slice::from_raw_parts_mut(buffers[1].cast::<R>(), many * n);
+                    let lines = core::slice::from_raw_parts_mut(buffers[0].cast::<Complex<R>>(), many * (m + GAP));
+                    let out = core::slice::from_raw_parts_mut(buffers[1].cast::<R>(), many * (n + GAP));
                     self.gather(from, lines, m, many);
-                    for (line, out) in lines.chunks_exact_mut(m).zip(out.chunks_exact_mut(n)) {
+                    for (line, out) in lines.chunks_exact_mut(m + GAP).zip(out.chunks_exact_mut(n + GAP)) {
                         line[0].im = R::zero();
                         if n % 2 == 0 {
                             line[m - 1].im = R::zero();
                         }
                         // Lengths are the plan's and the ignored parts are 0, so this cannot fail.
-                        let _ = f.process_with_scratch(line, out, scratch);
+                        let _ = f.process_with_scratch(&mut line[..m], &mut out[..n], scratch);
                     }
                     self.scatter(out, to, n, many, |x| if self.scale == 1.0 { x } else { x * half });
                 }
@@ -167,7 +170,7 @@ impl<R: Real> Lines<R> {
     }
 
     /// # Safety
-    /// `many` lines of n elements at the input's strides.
+    /// `many` lines of n elements at the input's strides; `lines` holds them with gaps.
     unsafe fn gather<T: Copy>(&self, from: *const T, lines: &mut [T], n: usize, many: usize) {
         let (step, aside) = (self.strides[0], self.beside.1[0]);
         // Along the lines where they are dense, across them where their neighbours are.
@@ -175,12 +178,12 @@ impl<R: Real> Lines<R> {
         unsafe {
             if step == 1 {
                 for l in 0..many {
-                    core::ptr::copy_nonoverlapping(from.offset(l as isize * aside), lines.as_mut_ptr().add(l * n), n);
+                    core::ptr::copy_nonoverlapping(from.offset(l as isize * aside), lines.as_mut_ptr().add(l * (n + GAP)), n);
                 }
             } else {
                 for i in 0..n {
                     for l in 0..many {
-                        lines[l * n + i] = *from.offset(i as isize * step + l as isize * aside);
+                        *lines.get_unchecked_mut(l * (n + GAP) + i) = *from.offset(i as isize * step + l as isize * aside);
                     }
                 }
             }
@@ -188,7 +191,7 @@ impl<R: Real> Lines<R> {
     }
 
     /// # Safety
-    /// `many` lines of n elements at the output's strides.
+    /// `many` lines of n elements at the output's strides; `lines` holds them with gaps.
     unsafe fn scatter<T: Copy>(&self, lines: &[T], to: *mut T, n: usize, many: usize, f: impl Fn(T) -> T) {
         let (step, aside) = (self.strides[1], self.beside.1[1]);
         // SAFETY: stated by the caller.
@@ -196,13 +199,13 @@ impl<R: Real> Lines<R> {
             if step == 1 {
                 for l in 0..many {
                     for i in 0..n {
-                        *to.offset(l as isize * aside).add(i) = f(lines[l * n + i]);
+                        *to.offset(l as isize * aside).add(i) = f(*lines.get_unchecked(l * (n + GAP) + i));
                     }
                 }
             } else {
                 for i in 0..n {
                     for l in 0..many {
-                        *to.offset(i as isize * step + l as isize * aside) = f(lines[l * n + i]);
+                        *to.offset(i as isize * step + l as isize * aside) = f(*lines.get_unchecked(l * (n + GAP) + i));
                     }
                 }
             }

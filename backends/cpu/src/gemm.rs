@@ -117,8 +117,8 @@ impl Gemm {
         let (m, n, a, b, c, d, conj_a, conj_b) =
             if swapped { (n, m, turn(b), turn(a), turn(c), turn(d), conj_b, conj_a) } else { (m, n, a, b, c, d, conj_a, conj_b) };
         let step = domain.part_bytes() * domain.parts();
-        // A panel of B (NR × KC) fills about half of the first-level cache.
-        let longest = ((18 << 10) / (tile.nr * step)).next_multiple_of(8);
+        // A panel of B (NR × KC) fills most of the first-level cache.
+        let longest = ((24 << 10) / (tile.nr * step)).next_multiple_of(8);
         let kc = k.div_ceil(k.div_ceil(longest).max(1)).max(1);
         let narrow = shape.output.bytes() < step && k > kc;
         let most = if narrow { 1024 } else { usize::MAX };
@@ -374,6 +374,16 @@ impl Block<'_> {
             for i in rows.clone() {
                 let a = self.packed_a.wrapping_add(i * mr * self.steps * step);
                 let acc: *mut u8 = if g.narrow { self.partial.wrapping_add((i * whole + j) * mr * nr * step) } else { space.address() };
+                if !g.narrow || self.last {
+                    let (r, c) = (self.row + i * mr, self.column + j * nr);
+                    let width = mr.min(self.rows - i * mr) * g.out_bytes;
+                    let first = self.x.c.wrapping_offset((r as isize * g.c.0 + c as isize * g.c.1) * g.out_bytes as isize);
+                    if g.c.0 == 1 {
+                        for column in 0..nr.min(self.columns - j * nr) {
+                            prefetch(first.wrapping_offset(column as isize * g.c.1 * g.out_bytes as isize), width);
+                        }
+                    }
+                }
                 // SAFETY: the panels are packed, the tile is this task's.
                 unsafe { run(self.steps, a, b, acc, g.narrow && !first) };
                 if g.narrow && !self.last {
@@ -405,6 +415,18 @@ impl Block<'_> {
             }
         }
     }
+}
+
+/// Asks for the cache lines of a range that will be written, so that they arrive while a tile is computed.
+#[inline(always)]
+fn prefetch(at: *const u8, bytes: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..bytes).step_by(64) {
+        // SAFETY: prefetching cannot fault.
+        unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.wrapping_add(line).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (at, bytes);
 }
 
 /// Equal products over a batch: many small ones run side by side, few large ones one after the other on all threads.

@@ -258,11 +258,11 @@ vectorize! {
                 return;
             }
             let mut p = 0;
-            // Blocks of 8 steps by 4 rows keep both the lines read and the lines written in the first-level cache.
-            while cs == 1 && p + 8 <= depth {
+            // Blocks of 16 steps by 4 rows use up each cache line they read: rows a power of 2 apart evict each other.
+            while cs == 1 && p + 16 <= depth {
                 let mut i = 0;
                 while i + 4 <= rows {
-                    let mut block = [[S::ZERO; 8]; 4];
+                    let mut block = [[S::ZERO; 16]; 4];
                     for part in 0..S::PARTS {
                         for (r, row) in block.iter_mut().enumerate() {
                             let from = src.offset((i + r) as isize * rs).add(p);
@@ -270,7 +270,7 @@ vectorize! {
                                 *x = (*from.add(q)).part(part, conj);
                             }
                         }
-                        for q in 0..8 {
+                        for q in 0..16 {
                             let to = dst.add((p + q) * step + part * width + i);
                             for (r, row) in block.iter().enumerate() {
                                 *to.add(r) = row[q];
@@ -280,14 +280,14 @@ vectorize! {
                     i += 4;
                 }
                 for r in i..rows {
-                    for q in p..p + 8 {
+                    for q in p..p + 16 {
                         let x = *src.offset(r as isize * rs).add(q);
                         for part in 0..S::PARTS {
                             *dst.add(q * step + part * width + r) = x.part(part, conj);
                         }
                     }
                 }
-                p += 8;
+                p += 16;
             }
             for p in p..depth {
                 for i in 0..rows {

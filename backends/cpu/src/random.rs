@@ -12,6 +12,7 @@ use crate::pool::Pool;
 use crate::scratch::Bases;
 use crate::target::{Isa, Target};
 use crate::vectorize::vectorize;
+use crate::{math_f32, math_f64};
 
 /// Offers the family.
 pub fn add(registry: &mut Registry) {
@@ -83,7 +84,7 @@ impl<T: Element<Acc: Source>> Drawn for T {}
 /// Numbers from a stream, `from` on; a multiple of 4.
 trait Source: Accumulator {
     fn uniform(seed: u64, offset: u64, from: usize, numbers: &mut [Self; STEP]);
-    fn normal(seed: u64, offset: u64, from: usize, numbers: &mut [Self; STEP]);
+    fn normal<const FUSED: bool>(seed: u64, offset: u64, from: usize, numbers: &mut [Self; STEP]);
 }
 
 impl Source for f32 {
@@ -94,17 +95,20 @@ impl Source for f32 {
         }
     }
     #[inline(always)]
-    fn normal(seed: u64, offset: u64, from: usize, numbers: &mut [f32; STEP]) {
-        let mut pairs = [[0f32; 2]; STEP / 2];
-        for (b, two) in pairs.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+    fn normal<const FUSED: bool>(seed: u64, offset: u64, from: usize, numbers: &mut [f32; STEP]) {
+        let (mut radius, mut angle) = ([0f32; STEP / 2], [0f32; STEP / 2]);
+        for b in 0..STEP / 4 {
             let w = block(seed, offset, (from / 4 + b) as u64);
-            *two = [[open24(w[0]), unit24(w[1])], [open24(w[2]), unit24(w[3])]];
+            (radius[2 * b], radius[2 * b + 1]) = (open24(w[0]), open24(w[2]));
+            (angle[2 * b], angle[2 * b + 1]) = (unit24(w[1]), unit24(w[3]));
         }
-        for (two, [u1, u2]) in numbers.as_chunks_mut::<2>().0.iter_mut().zip(pairs) {
-            let r = (-2.0 * u1.ln()).sqrt();
-            let (sin, cos) = (u2 * core::f32::consts::TAU).sin_cos();
-            *two = [r * cos, r * sin];
-        }
+        radius.iter_mut().for_each(|u| *u = (-2.0 * math_f32::log::<FUSED>(*u)).sqrt());
+        angle.iter_mut().for_each(|u| *u *= core::f32::consts::TAU);
+        let (mut even, mut odd) = ([0f32; STEP / 2], [0f32; STEP / 2]);
+        // The cosine is the sine a quarter turn later.
+        (0..STEP / 2).for_each(|i| even[i] = radius[i] * math_f32::sin_quadrant::<FUSED>(angle[i], 1));
+        (0..STEP / 2).for_each(|i| odd[i] = radius[i] * math_f32::sin_quadrant::<FUSED>(angle[i], 0));
+        (0..STEP / 2).for_each(|i| (numbers[2 * i], numbers[2 * i + 1]) = (even[i], odd[i]));
     }
 }
 
@@ -117,19 +121,22 @@ impl Source for f64 {
         }
     }
     #[inline(always)]
-    fn normal(seed: u64, offset: u64, from: usize, numbers: &mut [f64; STEP]) {
-        for (b, two) in numbers.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+    fn normal<const FUSED: bool>(seed: u64, offset: u64, from: usize, numbers: &mut [f64; STEP]) {
+        let (mut radius, mut angle) = ([0f64; STEP / 2], [0f64; STEP / 2]);
+        for b in 0..STEP / 2 {
             let w = block(seed, offset, (from / 2 + b) as u64);
-            let r = (-2.0 * open53(w[0], w[1]).ln()).sqrt();
-            let (sin, cos) = (unit53(w[2], w[3]) * core::f64::consts::TAU).sin_cos();
-            *two = [r * cos, r * sin];
+            (radius[b], angle[b]) = (open53(w[0], w[1]), unit53(w[2], w[3]));
         }
+        radius.iter_mut().for_each(|u| *u = (-2.0 * math_f64::log::<FUSED>(*u)).sqrt());
+        angle.iter_mut().for_each(|u| *u *= core::f64::consts::TAU);
+        (0..STEP / 2).for_each(|i| numbers[2 * i] = radius[i] * math_f64::sin_quadrant::<FUSED>(angle[i], 1));
+        (0..STEP / 2).for_each(|i| numbers[2 * i + 1] = radius[i] * math_f64::sin_quadrant::<FUSED>(angle[i], 0));
     }
 }
 
 vectorize! {
     unsafe fn draw[T: Drawn][](normal: bool, seed: u64, offset: u64, from: usize, numbers: &mut [T::Acc; STEP]) {
-        if normal { T::Acc::normal(seed, offset, from, numbers) } else { T::Acc::uniform(seed, offset, from, numbers) }
+        if normal { T::Acc::normal::<FUSED>(seed, offset, from, numbers) } else { T::Acc::uniform(seed, offset, from, numbers) }
     }
 
     unsafe fn store[T: Drawn][](random: &Random<T>, numbers: &[T::Acc; STEP], y: *mut T, from: usize, to: usize) {

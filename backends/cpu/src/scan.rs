@@ -152,14 +152,12 @@ vectorize! {
     unsafe fn scan_lines[T: Element, O: Sum<T>][](piece: &Piece<T, O>, first: T::Acc, dense: bool) {
         // SAFETY: stated by the caller.
         unsafe {
-            if dense && piece.lines == WIDE {
-                scan_many::<T, O, WIDE>(piece, first, WIDE, [1, 1]);
-            } else if dense {
-                scan_many::<T, O, WIDE>(piece, first, piece.lines, [1, 1]);
-            } else if piece.lines == NARROW {
-                scan_many::<T, O, NARROW>(piece, first, NARROW, piece.beside);
+            if !dense {
+                scan_runs::<T, O>(piece, first);
+            } else if piece.lines == WIDE {
+                scan_beside::<T, O>(piece, first, WIDE);
             } else {
-                scan_many::<T, O, NARROW>(piece, first, piece.lines, piece.beside);
+                scan_beside::<T, O>(piece, first, piece.lines);
             }
         }
     }
@@ -178,19 +176,57 @@ vectorize! {
 trait Sum<T: Element>: Element<Acc = T::Acc> {}
 impl<T: Element, O: Element<Acc = T::Acc>> Sum<T> for O {}
 
+/// Dense lines side by side: a vector of sums.
 #[inline(always)]
-unsafe fn scan_many<T: Element, O: Sum<T>, const W: usize>(piece: &Piece<T, O>, first: T::Acc, lines: usize, beside: [isize; 2]) {
-    let mut sums = [first; W];
+unsafe fn scan_beside<T: Element, O: Sum<T>>(piece: &Piece<T, O>, first: T::Acc, lines: usize) {
+    let mut sums = [first; WIDE];
     for i in 0..piece.n as isize {
         let (x, y) = (piece.x.wrapping_offset(i * piece.step[0]), piece.y.wrapping_offset(i * piece.step[1]));
         for (l, sum) in sums[..lines].iter_mut().enumerate() {
-            let l = l as isize;
             // SAFETY: i < n and l < lines.
             unsafe {
-                let next = sum.add((*x.offset(l * beside[0])).widen());
-                *y.offset(l * beside[1]) = O::narrow(if piece.exclusive { *sum } else { next });
+                let next = sum.add((*x.add(l)).widen());
+                *y.add(l) = O::narrow(if piece.exclusive { *sum } else { next });
                 *sum = next;
             }
         }
+    }
+}
+
+/// Elements taken from a line before its neighbour's turn: what a cache line holds, and conversions of as many are SIMD.
+const RUN: usize = 16;
+
+/// Other lines: runs of each in turn, whose chains of additions overlap.
+#[inline(always)]
+unsafe fn scan_runs<T: Element, O: Sum<T>>(piece: &Piece<T, O>, first: T::Acc) {
+    let mut sums = [first; NARROW];
+    for i in (0..piece.n).step_by(RUN) {
+        let many = RUN.min(piece.n - i);
+        for (l, sum) in sums[..piece.lines].iter_mut().enumerate() {
+            let at = |t: usize| i as isize * piece.step[t] + l as isize * piece.beside[t];
+            let (x, y) = (piece.x.wrapping_offset(at(0)), piece.y.wrapping_offset(at(1)));
+            let mut run = [T::Acc::ZERO; RUN];
+            // SAFETY: i + j < n for j < many.
+            unsafe {
+                if many == RUN && piece.step == [1, 1] {
+                    (0..RUN).for_each(|j| run[j] = (*x.add(j)).widen());
+                    accumulate(&mut run, sum, piece.exclusive);
+                    (0..RUN).for_each(|j| *y.add(j) = O::narrow(run[j]));
+                } else {
+                    (0..many).for_each(|j| run[j] = (*x.offset(j as isize * piece.step[0])).widen());
+                    accumulate(&mut run[..many], sum, piece.exclusive);
+                    (0..many).for_each(|j| *y.offset(j as isize * piece.step[1]) = O::narrow(run[j]));
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn accumulate<A: Accumulator>(run: &mut [A], sum: &mut A, exclusive: bool) {
+    for v in run {
+        let next = sum.add(*v);
+        *v = if exclusive { *sum } else { next };
+        *sum = next;
     }
 }
