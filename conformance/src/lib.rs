@@ -244,6 +244,11 @@ fn test(options: &Options, plan: &Plan, entries: &[&Entry], profiles: &[Profile]
             promised = file.profiles.iter().map(|n| Profile::find(n)).collect::<Result<Vec<_>>>()?;
             &promised[..]
         }
+        // What is linked in has no file beside it: it stands in for any chip, so it promises what every chip must.
+        None if profiles.is_empty() && matches!(target, Target::Embedded(_)) => {
+            promised = vec![Profile::find("core")?];
+            &promised[..]
+        }
         _ => profiles,
     };
     if profiles.is_empty() {
