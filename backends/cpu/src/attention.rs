@@ -57,7 +57,7 @@ unsafe impl<T> Sync for Attention<T> {}
 
 fn plan(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {
     let dtype = call.inputs[0].dtype;
-    with_element!(floating dtype, T => return plan_of::<T>(call, target), else Err(Error::unimplemented(format!("attention has no kernel for {dtype}"))))
+    with_element!(floating dtype, T => plan_of::<T>(call, target), else Err(Error::unimplemented(format!("attention has no kernel for {dtype}"))))
 }
 
 fn plan_of<T: Logit>(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {

@@ -59,8 +59,8 @@ pub unsafe fn factor(dtype: DType, address: Option<*const u8>, absent: Factor) -
     match (dtype.code, dtype.bits) {
         (2, bits) => Factor { re: real(0, bits == 64), im: 0.0, int: 0 },
         (5, bits) => Factor { re: real(0, bits == 128), im: real(1, bits == 128), int: 0 },
-        // SAFETY: as above; the remaining compute type is i32.
         _ => {
+            // SAFETY: as above; the remaining compute type is i32.
             let int = unsafe { p.cast::<i32>().read_unaligned() };
             Factor { re: int.into(), im: 0.0, int: int.into() }
         }

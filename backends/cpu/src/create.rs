@@ -53,7 +53,7 @@ fn ramp(call: &Call, target: &Target, float: (f64, f64), int: (i64, i64), value:
             // SAFETY: the catalogue wrote an element of this type (bool as 0 or 1).
             unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
         });
-        return Ok(Box::new(Ramp::<T> { isa: target.isa, axes, float, int, constant }));
+        Ok(Box::new(Ramp::<T> { isa: target.isa, axes, float, int, constant }))
     }, else Err(Error::unimplemented(format!("{} has no kernel for {}", call.operator.name, y.dtype))))
 }
 

@@ -27,8 +27,8 @@ pub struct Gemm {
     vector: VectorFn,
     in_bytes: usize,
     out_bytes: usize,
-    /// The output is narrower than the accumulator: partial sums wait in the workspace.
-    narrow: bool,
+    /// Partial sums wait in the workspace, not in C: the output is narrower than they are, or they are worth it.
+    partial: bool,
     // All below as the tiles see it: C's rows run along the tile's vectors.
     swapped: bool,
     m: usize,
@@ -120,8 +120,9 @@ impl Gemm {
         // A panel of B (NR × KC) fills most of the first-level cache.
         let longest = ((24 << 10) / (tile.nr * step)).next_multiple_of(8);
         let kc = k.div_ceil(k.div_ceil(longest).max(1)).max(1);
-        let narrow = shape.output.bytes() < step && k > kc;
-        let most = if narrow { 1024 } else { usize::MAX };
+        // With 8-byte parts depth is cut so short that reading C back each time would cost more than the workspace does.
+        let partial = k > kc && (shape.output.bytes() < step || domain.part_bytes() == 8);
+        let most = if partial { 1024 } else { usize::MAX };
         let block = |extent: usize, unit: usize| (PACKED_BYTES / (kc * step)).min(most).next_multiple_of(unit).min(extent.next_multiple_of(unit)).max(unit);
         Ok(Gemm {
             isa: target.isa,
@@ -133,7 +134,7 @@ impl Gemm {
             vector,
             in_bytes: shape.input.bytes(),
             out_bytes: shape.output.bytes(),
-            narrow,
+            partial,
             swapped,
             m,
             n,
@@ -256,7 +257,7 @@ impl Gemm {
             return (0, 0, 0);
         }
         let (step, kc) = (self.step_bytes(), self.kc.min(self.k));
-        (padded(self.mb * kc * step), padded(self.nb * kc * step), if self.narrow { self.mb * self.nb * step } else { 0 })
+        (padded(self.mb * kc * step), padded(self.nb * kc * step), if self.partial { self.mb * self.nb * step } else { 0 })
     }
 }
 
@@ -373,8 +374,8 @@ impl Block<'_> {
             let b = self.packed_b.wrapping_add(j * nr * self.steps * step);
             for i in rows.clone() {
                 let a = self.packed_a.wrapping_add(i * mr * self.steps * step);
-                let acc: *mut u8 = if g.narrow { self.partial.wrapping_add((i * whole + j) * mr * nr * step) } else { space.address() };
-                if !g.narrow || self.last {
+                let acc: *mut u8 = if g.partial { self.partial.wrapping_add((i * whole + j) * mr * nr * step) } else { space.address() };
+                if !g.partial || self.last {
                     let (r, c) = (self.row + i * mr, self.column + j * nr);
                     let width = mr.min(self.rows - i * mr) * g.out_bytes;
                     let first = self.x.c.wrapping_offset((r as isize * g.c.0 + c as isize * g.c.1) * g.out_bytes as isize);
@@ -385,15 +386,15 @@ impl Block<'_> {
                     }
                 }
                 // SAFETY: the panels are packed, the tile is this task's.
-                unsafe { run(self.steps, a, b, acc, g.narrow && !first) };
-                if g.narrow && !self.last {
+                unsafe { run(self.steps, a, b, acc, g.partial && !first) };
+                if g.partial && !self.last {
                     continue;
                 }
                 let (r, c) = (self.row + i * mr, self.column + j * nr);
                 let place = |s: Strides| (r as isize * s.0 + c as isize * s.1) * g.out_bytes as isize;
                 let out = self.x.c.wrapping_offset(place(g.c));
                 // Later ranges of depth add to what the earlier ones stored.
-                let (addend, addend_strides, beta) = match (first || g.narrow, self.x.d.is_null()) {
+                let (addend, addend_strides, beta) = match (first || g.partial, self.x.d.is_null()) {
                     (false, _) => (out.cast_const(), g.c, Factor::ONE),
                     (true, true) => (core::ptr::null(), g.c, Factor::ZERO),
                     (true, false) => (self.x.d.wrapping_offset(place(g.d)), g.d, self.x.beta),

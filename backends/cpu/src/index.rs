@@ -162,7 +162,7 @@ unsafe impl<T> Sync for Scatter<T> {}
 
 fn plan_scatter(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {
     let dtype = call.inputs[0].dtype;
-    with_element!(number dtype, T => return scatter_of::<T>(call, target), else Err(Error::unimplemented(format!("scatter_add has no kernel for {dtype}"))))
+    with_element!(number dtype, T => scatter_of::<T>(call, target), else Err(Error::unimplemented(format!("scatter_add has no kernel for {dtype}"))))
 }
 
 fn scatter_of<T: Element>(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {

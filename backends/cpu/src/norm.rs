@@ -36,7 +36,7 @@ struct Norm<T> {
 }
 
 fn plan(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {
-    with_element!(floating call.inputs[0].dtype, T => return plan_of::<T>(call, target), else Err(Error::unimplemented("norms are of floating types")))
+    with_element!(floating call.inputs[0].dtype, T => plan_of::<T>(call, target), else Err(Error::unimplemented("norms are of floating types")))
 }
 
 fn plan_of<T: Floating>(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {
@@ -95,7 +95,7 @@ impl<T: Floating> Kernel for Norm<T> {
         let outputs = operands.len() - if self.layer { 3 } else { 1 };
         let bases = [operands[0], operands[outputs], workspace];
         let bases = Bases(&bases);
-        let statistics = self.layer.then(|| [operands[outputs + 1], operands[outputs + 2]]).unwrap_or_default();
+        let statistics = if self.layer { [operands[outputs + 1], operands[outputs + 2]] } else { [core::ptr::null_mut(); 2] };
         let statistics = Bases(&statistics);
         let grain = (32usize << 10).div_ceil(self.n.max(1)).max(1);
         pool.for_each(rows.div_ceil(grain), &|task| {

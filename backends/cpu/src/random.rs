@@ -49,7 +49,7 @@ fn plan(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {
     };
     let (axes, seed) = (Axes::new(y.shape(), [y.stride()]), call.inputs[0].stride[0] as isize);
     with_element!(floating y.dtype, T => {
-        return Ok(Box::new(Random::<T> { isa: target.isa, axes, normal, offset, factor, seed, element: core::marker::PhantomData }));
+        Ok(Box::new(Random::<T> { isa: target.isa, axes, normal, offset, factor, seed, element: core::marker::PhantomData }))
     }, else Err(Error::unimplemented(format!("{} has no kernel for {}", call.operator.name, y.dtype))))
 }
 

@@ -50,7 +50,7 @@ fn plan(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {
     let dtype = call.inputs[0].dtype;
     with_element!(floating dtype, T => return plan_of::<T, T>(call, target), else ());
     // Integers and bool sum to i64.
-    with_element!(whole dtype, T => return plan_of::<T, i64>(call, target), else Err(Error::unimplemented(format!("cumsum has no kernel for {dtype}"))))
+    with_element!(whole dtype, T => plan_of::<T, i64>(call, target), else Err(Error::unimplemented(format!("cumsum has no kernel for {dtype}"))))
 }
 
 fn plan_of<T: Element, O: Element<Acc = T::Acc>>(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {

@@ -38,7 +38,7 @@ unsafe impl<T> Sync for Sort<T> {}
 
 fn plan(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {
     let dtype = call.inputs[0].dtype;
-    with_element!(number dtype, T => return plan_of::<T>(call, target), else Err(Error::unimplemented(format!("{} has no kernel for {dtype}", call.operator.name))))
+    with_element!(number dtype, T => plan_of::<T>(call, target), else Err(Error::unimplemented(format!("{} has no kernel for {dtype}", call.operator.name))))
 }
 
 fn plan_of<T: Keyed>(call: &Call, target: &Target) -> Result<Box<dyn Kernel>> {
