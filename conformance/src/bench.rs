@@ -144,7 +144,11 @@ impl Bench {
             Target::File(_) => true,
         };
         let Some(backend) = report.taken().find(wanted).cloned() else {
-            return Err(match report.refused().next() {
+            let refusal = match target {
+                Target::Embedded(name) | Target::Name(name) => report.refusal_of(name),
+                Target::File(_) => report.refused().next(),
+            };
+            return Err(match refusal {
                 Some(r) => Refused { reason: r.message.clone(), expected: r.is_expected() },
                 None => Refused { reason: format!("there is no backend '{target}'; see `flagos backends`"), expected: false },
             });

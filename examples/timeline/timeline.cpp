@@ -1,4 +1,6 @@
 // Two chips in one process: work on each, ordered by an event, with a copy between them; in C++17.
+#include <cstdint>
+#include <cstdio>
 #include <memory>
 #include <vector>
 
