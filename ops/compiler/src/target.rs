@@ -1,0 +1,61 @@
+//! What the compiler knows of a chip, and how a kernel is to be built.
+
+use flagos_backend_api::KernelFormat;
+
+use crate::Elem;
+
+/// A shape of the matrix unit: one instruction multiplies m×k by k×n and adds to m×n.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixShape {
+    /// Rows of the result.
+    pub m: u32,
+    /// Columns of the result.
+    pub n: u32,
+    /// Depth.
+    pub k: u32,
+    /// Type of the factors.
+    pub factor: Elem,
+    /// Type of the sum.
+    pub sum: Elem,
+}
+
+/// Facts of a device that code depends on. Two devices with equal targets take the same code.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Format to emit.
+    pub format: KernelFormat,
+    /// Architecture ("sm_90", "x86-64-v4"); part of the cache key, and read by emitters that choose instructions by it.
+    pub arch: String,
+    /// `FLAGOS_CAP_*` bits.
+    pub caps: u64,
+    /// Greatest number of threads in a block.
+    pub max_block_threads: u32,
+    /// Shared memory of a block in bytes.
+    pub shared_bytes: u32,
+    /// Subgroup size that shuffles may rely on; 0: no shuffles.
+    pub subgroup: u32,
+    /// Matrix unit shapes; empty: none.
+    pub matrix: Vec<MatrixShape>,
+}
+
+impl Target {
+    /// Whether a `FLAGOS_CAP_*` bit is set.
+    pub fn has(&self, cap: u64) -> bool {
+        self.caps & cap == cap
+    }
+}
+
+/// How a kernel is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// Threads of a block, a power of two.
+    pub threads: u32,
+    /// Depth of the software pipeline of loads feeding `dot` in loops; 1: none.
+    pub stages: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { threads: 128, stages: 1 }
+    }
+}

@@ -1,0 +1,8 @@
+//! Thread IR: the scalar program of one thread of a block, with shared memory, barriers and shuffles.
+//!
+//! Straight code is in SSA form over scalars; what changes in loops or differs by branch lives in [`Var`]s. Control flow is structured.
+//! Every thread of a block reaches every barrier and shuffle: they stand only under `uniform` control flow.
+
+mod ir;
+
+pub use ir::*;

@@ -1,0 +1,10 @@
+//! Tile IR: programs over tiles, the Triton dialect as data.
+//!
+//! A [`Program`] holds functions; a function holds a block of operations in SSA form with structured control flow (each region is one
+//! block). Text with branches (`cf.br`, `cf.cond_br`, which Triton prints for early returns) is structured by the parser.
+
+mod ir;
+mod op;
+
+pub use ir::*;
+pub use op::*;
