@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use flagos_backend_api::{DType, FftDesc, FftDirection, FftKind, Result, Tensor};
+use flagos_backend_api::{Code, DType, Error, FftDesc, FftDirection, FftKind, Result, Tensor};
 use flagos_catalog::fft;
 use num_complex::Complex;
 use realfft::RealFftPlanner;
 use rustfft::{Fft, FftNum, FftPlanner};
 
 use crate::axes::Axes;
+use crate::device::memory_bytes;
 use crate::fft_large::Large;
 use crate::fft_lines::{Lines, Transform};
 use crate::pool::Pool;
@@ -37,9 +38,15 @@ pub trait FftKernel: Send + Sync {
 /// Plans a transform.
 ///
 /// # Errors
-/// Those of [`fft::check`], which it runs first.
+/// Those of [`fft::check`], which it runs first; RESOURCE_EXHAUSTED where the tables of a length fit no memory, which the planners would end the process over.
 pub fn plan(desc: &FftDesc, target: &Target) -> Result<Box<dyn FftKernel>> {
     fft::check(desc)?;
+    let (longest, memory) = (desc.n.iter().copied().max().unwrap_or(1), memory_bytes().0);
+    // Bluestein pads to less than 4n points and keeps two tables of them, the widest of all methods.
+    let tables = (longest as u64).saturating_mul(8 * 2 * desc.precision.bytes() as u64);
+    if tables > memory {
+        return Err(Error::new(Code::RESOURCE_EXHAUSTED, format!("a transform of length {longest} needs up to {tables} bytes of tables; the machine has {memory}")));
+    }
     if desc.precision == DType::F64 { plan_of::<f64>(desc, target) } else { plan_of::<f32>(desc, target) }
 }
 

@@ -141,13 +141,13 @@ impl Call {
     /// A call whose outputs are inferred: contiguous, with `free` as the type of outputs whose type the caller chooses.
     pub fn inferred(operator: &'static Operator, inputs: &[Tensor], free: DType, attrs: &[(&str, AttrValue)]) -> Result<Call> {
         let mut call = Call::new(operator, inputs, &[], attrs)?;
-        call.check_inputs()?;
         call.outputs = call.infer()?.into_iter().map(|(t, shape)| Tensor::contiguous(t.unwrap_or(free), &shape)).collect();
         Ok(call)
     }
 
-    /// Output types (`None`: the caller chooses) and shapes.
-    pub fn infer(&self) -> Result<Vec<(Option<DType>, Vec<i64>)>> {
+    /// Output types (`None`: the caller chooses) and shapes, after the inputs were checked: the operators' own rules rely on that.
+    pub fn infer(&self) -> Result<crate::shape::Inferred> {
+        self.check_inputs()?;
         (self.operator.infer)(self)
     }
 
@@ -172,7 +172,6 @@ impl Call {
 
     /// Checks everything: counts, types, attributes, shapes, layouts.
     pub fn check(&self) -> Result<()> {
-        self.check_inputs()?;
         let op = self.operator;
         let inferred = self.infer()?;
         if self.outputs.len() != inferred.len() {

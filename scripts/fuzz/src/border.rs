@@ -6,7 +6,9 @@ use core::ptr::{null, null_mut};
 
 use flagos::border::{Buffer, Context, Device, Stream};
 use flagos::calls as c;
-use flagos_backend_api::{Attr, Binding, BlasDesc, Code, DType, Error, FftDesc, Op, Status, Support, Tensor};
+use flagos_backend_api::{Attr, Binding, Code, DType, Error, Op, Status, Support, Tensor};
+use flagos_catalog::blas::BlasCase;
+use flagos_catalog::fft::FftCase;
 use flagos_catalog::{Assignment, Case, Cases, Operator, Tier, assignments, operators};
 
 use crate::random::Random;
@@ -25,6 +27,8 @@ pub struct Rig {
     stream: *mut Stream,
     buffer: *mut Buffer,
     cases: Vec<(&'static Operator, Assignment, Case)>,
+    blas: Vec<BlasCase>,
+    fft: Vec<FftCase>,
 }
 
 /// How a round ended.
@@ -89,7 +93,7 @@ impl Rig {
                 cases.push((*operator, types[cases.len() % types.len()].clone(), case));
             }
         }
-        Rig { context, device, stream, buffer, cases }
+        Rig { context, device, stream, buffer, cases, blas: flagos_catalog::blas::cases(), fft: flagos_catalog::fft::cases() }
     }
 
     fn operand(&self, random: &mut Random) -> *mut c_void {
@@ -99,6 +103,10 @@ impl Rig {
             2 => self.context.cast(),
             _ => self.buffer.cast(),
         }
+    }
+
+    fn binding(&self, random: &mut Random) -> Binding {
+        Binding { buffer: self.operand(random).cast(), byte_offset: if random.once_in(12) { random.number() } else { 16 * random.below(BYTES as usize / 64) as u64 } }
     }
 
     fn tensor(&self, mut t: Tensor, random: &mut Random) -> Tensor {
@@ -175,29 +183,28 @@ impl Rig {
         })
     }
 
-    /// One BLAS call.
+    /// One BLAS call: a case of the catalogue, changed.
     pub fn blas(&self, random: &mut Random) -> End {
-        let small = |random: &mut Random| if random.once_in(8) { random.number() as i64 } else { random.below(9) as i64 };
-        // SAFETY: all-zero bytes are a value of the descriptor.
-        let mut desc = BlasDesc { size: BlasDesc::SIZE, kind: BlasDesc::KIND, ..unsafe { core::mem::zeroed() } };
-        desc.routine = if random.once_in(10) { random.number() as u32 } else { 1 + random.below(7) as u32 };
-        for field in [&mut desc.order, &mut desc.trans_a, &mut desc.trans_b, &mut desc.uplo, &mut desc.diag, &mut desc.side] {
-            *field = if random.once_in(12) { random.number() as u32 } else { random.below(4) as u32 };
+        let mut desc = random.pick(&self.blas).desc;
+        if random.once_in(3) {
+            match random.below(6) {
+                0 => desc.kind = random.number() as u32,
+                1 => desc.routine = random.number() as u32,
+                2 => *random.pick_mut(&mut [&mut desc.order, &mut desc.trans_a, &mut desc.trans_b, &mut desc.uplo, &mut desc.diag, &mut desc.side]) = random.number() as u32,
+                3 => *random.pick_mut(&mut [&mut desc.dtype, &mut desc.out_dtype, &mut desc.compute_dtype]) = *random.pick(DType::ALL),
+                4 => *random.pick_mut(&mut [&mut desc.m, &mut desc.n, &mut desc.k, &mut desc.batch]) = random.number() as i64,
+                _ => {
+                    let mut steps = [&mut desc.lda, &mut desc.ldb, &mut desc.ldc, &mut desc.incx, &mut desc.incy, &mut desc.stride_a, &mut desc.stride_b, &mut desc.stride_c];
+                    *random.pick_mut(&mut steps) = random.number() as i64;
+                }
+            }
         }
-        desc.dtype = *random.pick(&[DType::F32, DType::F64, DType::C64, DType::C128, DType::F16, DType::I8]);
-        (desc.out_dtype, desc.compute_dtype) = if random.once_in(6) { (*random.pick(DType::ALL), *random.pick(DType::ALL)) } else { (desc.dtype, desc.dtype) };
-        for field in [&mut desc.m, &mut desc.n, &mut desc.k, &mut desc.lda, &mut desc.ldb, &mut desc.ldc, &mut desc.incx, &mut desc.incy] {
-            *field = small(random);
-        }
-        desc.batch = if random.once_in(4) { small(random) } else { 1 };
-        (desc.stride_a, desc.stride_b, desc.stride_c) = (small(random) * 9, small(random).wrapping_mul(9), small(random).wrapping_mul(9));
         let work = [desc.m, desc.n, desc.k, desc.batch].into_iter().fold(1i64, |w, n| w.saturating_mul(n.saturating_abs().max(1)));
-        let bindings: Vec<Binding> = (0..random.below(5)).map(|_| Binding { buffer: self.operand(random).cast(), byte_offset: 16 * random.below(4000) as u64 }).collect();
+        let n_operands = flagos_catalog::blas::operands(&desc).map_or(3, |o| o.len());
+        let n_bindings = if random.once_in(12) { random.below(5) } else { n_operands };
+        let bindings: Vec<Binding> = (0..n_bindings).map(|_| self.binding(random)).collect();
         let scalars = [1.0f64, 0.5];
-        let mut desc = Long::of(desc, random, |d, size| d.size = size);
-        if random.once_in(12) {
-            desc.value.kind = random.number() as u32;
-        }
+        let desc = Long::of(desc, random, |d, size| d.size = size);
         // SAFETY: structs are as long as they state, with the tail behind them; arrays hold what is stated.
         unsafe {
             let mut support = Support { size: Support::SIZE, kind: Support::KIND, ..core::mem::zeroed() };
@@ -212,27 +219,21 @@ impl Rig {
         }
     }
 
-    /// One transform.
+    /// One transform: a case of the catalogue, changed.
     pub fn fft(&self, random: &mut Random) -> End {
-        let small = |random: &mut Random, usual: i64| if random.once_in(8) { random.number() as i64 } else { usual };
-        // SAFETY: all-zero bytes are a value of the descriptor.
-        let mut desc = FftDesc { size: FftDesc::SIZE, kind: FftDesc::KIND, ..unsafe { core::mem::zeroed() } };
-        desc.transform = if random.once_in(12) { random.number() as u32 } else { 1 + random.below(3) as u32 };
-        desc.direction = if random.once_in(12) { random.number() as u32 } else { 1 + random.below(2) as u32 };
-        desc.precision = if random.once_in(8) { *random.pick(DType::ALL) } else { *random.pick(&[DType::F32, DType::F64]) };
-        desc.rank = if random.once_in(8) { random.number() as u32 } else { 1 };
-        let n = 1 + random.below(60) as i64;
-        desc.n = [small(random, n), small(random, 1), small(random, 1)];
-        let usual = 1 + random.below(3) as i64;
-        desc.batch = small(random, usual);
-        (desc.in_stride, desc.out_stride) = (small(random, 1), small(random, 1));
-        (desc.in_dist, desc.out_dist) = (small(random, n), small(random, n));
-        desc.in_embed[0] = small(random, 0);
-        desc.out_embed[0] = small(random, 0);
-        desc.scale = if random.once_in(4) { f64::from_bits(random.number()) } else { 1.0 };
+        let (mut desc, axis) = (random.pick(&self.fft).desc, random.below(3));
+        if random.once_in(3) {
+            match random.below(6) {
+                0 => *random.pick_mut(&mut [&mut desc.kind, &mut desc.transform, &mut desc.direction, &mut desc.rank]) = random.number() as u32,
+                1 => desc.precision = *random.pick(DType::ALL),
+                2 => desc.scale = f64::from_bits(random.number()),
+                3 => (*random.pick_mut(&mut [&mut desc.n, &mut desc.in_embed, &mut desc.out_embed]))[axis] = random.number() as i64,
+                4 => desc.batch = random.number() as i64,
+                _ => *random.pick_mut(&mut [&mut desc.in_stride, &mut desc.in_dist, &mut desc.out_stride, &mut desc.out_dist]) = random.number() as i64,
+            }
+        }
         let work = desc.n.into_iter().chain([desc.batch]).fold(1i64, |w, n| w.saturating_mul(n.saturating_abs().max(1)));
-        let binding = |random: &mut Random| Binding { buffer: self.operand(random).cast(), byte_offset: 16 * random.below(4000) as u64 };
-        let (input, output) = (binding(random), binding(random));
+        let (input, output) = (self.binding(random), self.binding(random));
         let desc = Long::of(desc, random, |d, size| d.size = size);
         // SAFETY: structs are as long as they state, with the tail behind them.
         unsafe {

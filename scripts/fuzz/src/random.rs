@@ -31,6 +31,11 @@ impl Random {
     pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         &list[self.below(list.len())]
     }
+    /// One of several places to change.
+    pub fn pick_mut<'a, T: ?Sized>(&mut self, list: &'a mut [&mut T]) -> &'a mut T {
+        let at = self.below(list.len());
+        &mut *list[at]
+    }
     /// A number that is small, an edge, near an edge, or anything.
     pub fn number(&mut self) -> u64 {
         match self.below(4) {
