@@ -39,12 +39,12 @@ fn scalars_of_each_size_arrive() {
     each(|d| {
         let s = d.stream();
         let module = d.compile(
-            "__kernel void all(uchar a, ushort b, uint c, ulong e, float f, __global uchar *null, ulong null_at, __global uchar *out, ulong at, char g) {
+            "__kernel void take(uchar a, ushort b, uint c, ulong e, float f, __global uchar *null, ulong null_at, __global uchar *out, ulong at, char g) {
                 __global ulong *o = (__global ulong *)(out + at);
                 o[0] = a; o[1] = b; o[2] = c; o[3] = e; o[4] = as_uint(f); o[5] = null == 0; o[6] = null_at; o[7] = (ulong)(long)g;
             }",
         );
-        let all = d.kernel(module, "all").unwrap();
+        let all = d.kernel(module, "take").unwrap();
         let out = d.with(s, &[0u64; 8]);
         let args = [scalar(0xfe, 1), scalar(0xfedc, 2), scalar(0xfedc_ba98, 4), scalar(0xfedc_ba98_7654_3210, 8), scalar(1.5f32.to_bits().into(), 4)];
         let args = [&args[..], &[buffer(core::ptr::null_mut(), 0), buffer(out, 0), scalar(0xff, 1)]].concat();
@@ -66,9 +66,9 @@ fn blocks_share_memory_behind_barriers_on_three_axes() {
                 uint t = get_local_id(0) + 8 * (get_local_id(1) + 4 * get_local_id(2));
                 uint b = get_group_id(0) + get_num_groups(0) * (get_group_id(1) + get_num_groups(1) * get_group_id(2));
                 part[t] = t + b;
-                for (uint half = 32; half > 0; half /= 2) {
+                for (uint w = 32; w > 0; w /= 2) {
                     barrier(CLK_LOCAL_MEM_FENCE);
-                    if (t < half) part[t] += part[t + half];
+                    if (t < w) part[t] += part[t + w];
                 }
                 barrier(CLK_LOCAL_MEM_FENCE);
                 if (t == 0) ((__global uint *)(out + at))[b] = part[0];

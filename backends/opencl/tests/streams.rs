@@ -8,7 +8,7 @@ use flagos_backend_api::{Code, MemoryExport, MemoryHandle, MemoryKind};
 use support::{Opened, buffer, call, code, each, scalar, sized};
 
 /// out[i] = out[i] · 3 + k, in one block, so that order shows.
-const STEP: &str = "__kernel void step(__global uchar *out, ulong at, uint k) {
+const STEP: &str = "__kernel void turn(__global uchar *out, ulong at, uint k) {
     __global uint *o = (__global uint *)(out + at) + get_global_id(0);
     *o = *o * 3 + k;
 }";
@@ -21,7 +21,7 @@ fn two_threads_work_on_two_streams_each_in_its_order() {
         std::thread::scope(|scope| {
             for id in 0..2u32 {
                 scope.spawn(move || {
-                    let (s, step, event) = (d.stream(), d.kernel(shared as *mut _, "step").unwrap(), d.event());
+                    let (s, step, event) = (d.stream(), d.kernel(shared as *mut _, "turn").unwrap(), d.event());
                     let out = d.with(s, &[id; 64]);
                     for k in 1..=50u32 {
                         d.launch(s, step, [8, 1, 1], [8, 1, 1], &[buffer(out, 0), scalar(k.into(), 4)]).unwrap();
@@ -46,7 +46,7 @@ fn two_streams_take_turns() {
     each(|d| {
         let module = d.compile(STEP);
         let (a, b, event) = (d.stream(), d.stream(), d.event());
-        let step = d.kernel(module, "step").unwrap();
+        let step = d.kernel(module, "turn").unwrap();
         let out = d.with(a, &[0u32; 64]);
         for k in 1..=40u32 {
             let s = if k % 2 == 0 { a } else { b };
@@ -70,7 +70,7 @@ fn two_streams_take_turns() {
 fn enqueueing_behind_a_wait_returns() {
     each(|d| {
         let module = d.compile(STEP);
-        let step = d.kernel(module, "step").unwrap();
+        let step = d.kernel(module, "turn").unwrap();
         let (s, free, event) = (d.stream(), d.stream(), d.event());
         let out = d.with(s, &[1u32; 64]);
         // The first launch may compile for its block size in some drivers.
@@ -91,7 +91,7 @@ fn enqueueing_behind_a_wait_returns() {
         assert_eq!(code(call!(d.streams(), event_sync, event, 7, 20_000_000)), Code::DEADLINE_EXCEEDED);
         call!(d.streams(), signal, free, event, 9).unwrap();
         d.sync(s).unwrap();
-        assert_eq!((back, d.value(event).unwrap()), (vec![8; 64], 9));
+        assert_eq!((back, d.value(event).unwrap()), (vec![14; 64], 9));
         let now = d.read::<u32>(s, out, 64);
         assert_eq!((now[0], now[1], now[2], now[3], now[33], now[34], now[48]), (9, 2, 2, 9, 2, 2, 9));
         call!(d.streams(), event_destroy, event).unwrap();
@@ -182,7 +182,7 @@ fn parts_of_a_buffer_are_imported_by_offset() {
         let part = import(64, 128).unwrap();
         assert_eq!(d.read::<u32>(s, part, 32), (16..48).collect::<Vec<_>>());
         let module = d.compile(STEP);
-        d.launch(s, d.kernel(module, "step").unwrap(), [1; 3], [4, 1, 1], &[buffer(part, 8), scalar(1, 4)]).unwrap();
+        d.launch(s, d.kernel(module, "turn").unwrap(), [1; 3], [4, 1, 1], &[buffer(part, 8), scalar(1, 4)]).unwrap();
         let want: Vec<u32> = (0..64).map(|i| if (18..22).contains(&i) { 3 * i + 1 } else { i }).collect();
         assert_eq!(d.read::<u32>(s, whole, 64), want);
         assert_eq!(code(import(200, 64)), Code::INVALID_ARGUMENT);
