@@ -68,13 +68,10 @@ impl Facts {
         let (platform, driver) = (device.platform_text(cl::CL_PLATFORM_NAME), device.text(DRIVER_VERSION));
         let suffix = device.platform_text(PLATFORM_SUFFIX);
         let short = if suffix.is_empty() { &platform } else { &suffix };
-        let arch = match (device.number(NV_MAJOR), device.number(NV_MINOR)) {
-            (major, minor) if major > 0 && has("cl_nv_device_attribute_query") => format!("{short}-sm_{major}{minor}-{driver}"),
-            _ => format!("{short}-{name}-{driver}"),
-        };
+        let chip = if has("cl_nv_device_attribute_query") { format!("sm_{}{}", device.number(NV_MAJOR), device.number(NV_MINOR)) } else { name.clone() };
         let kind = device.number(cl::CL_DEVICE_TYPE);
         Facts {
-            arch: words(&arch),
+            arch: words(&format!("{short}-{chip}-{driver}")),
             driver: format!("{platform} {driver}, {}", device.text(cl::CL_DEVICE_VERSION)),
             kind: match kind {
                 k if k & cl::CL_DEVICE_TYPE_GPU != 0 => DeviceKind::GPU,
