@@ -13,7 +13,9 @@ use crate::memory::OpenClBuffer;
 use crate::stream::OpenClStream;
 use crate::{OpenCl, binary};
 
-/// Kernel objects per entry point: threads that launch one kernel at the same time get one each, as setting arguments and launching is two calls.
+/// Kernel objects per entry point: setting arguments and launching are calls of their own, so a launch has a kernel object to itself. One for all
+/// would be as fast (measured with PoCL: 2.6 µs per launch by two threads, either way), but a stream on which the driver makes a launch wait
+/// would then keep all others from this kernel.
 const COPIES: usize = 4;
 
 /// A compiled program.

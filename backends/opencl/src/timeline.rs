@@ -193,7 +193,12 @@ impl Timeline {
                 let text = format!("the timeline stands at {} after {timeout_ns} ns, not at {value}", state.value);
                 return Err(Error::new(Code::DEADLINE_EXCEEDED, text));
             }
-            let bringer = state.bringer(value).map(|s| (s.event.clone(), s.value, std::mem::replace(&mut s.watched, true)));
+            let limited = left.is_some();
+            let bringer = state.bringer(value).map(|s| {
+                let unwatched = limited && !s.watched;
+                s.watched |= limited;
+                (s.event.clone(), s.value, unwatched)
+            });
             state = match (bringer, left) {
                 (Some((event, ..)), None) => {
                     drop(state);
@@ -201,7 +206,7 @@ impl Timeline {
                     self.lock()
                 }
                 // The callback may come while it is being set, so it is set without the lock and the state is looked at again.
-                (Some((event, brought, false)), Some(_)) => {
+                (Some((event, brought, true)), Some(_)) => {
                     drop(state);
                     self.watch(&event, brought)?;
                     self.lock()

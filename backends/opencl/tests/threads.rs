@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use flagos_backend_api::Code;
-use support::{buffer, call, code, each, scalar};
+use support::{all, buffer, call, code, each, scalar};
 
 const TURN: &str = "__kernel void turn(__global uchar *out, ulong at, uint k) {
     __global uint *o = (__global uint *)(out + at) + get_global_id(0);
@@ -147,4 +147,30 @@ fn a_wait_that_fails_is_told_late() {
         d.free(b);
         d.destroy(s);
     });
+}
+
+/// Streams of any two devices, of one platform or of two, take turns by one timeline; one device takes turns with itself.
+#[test]
+fn a_timeline_joins_any_two_devices() {
+    for (a, b) in all().iter().flat_map(|a| all().iter().map(move |b| (a, b))) {
+        let (modules, event) = ([a.compile(TURN), b.compile(TURN)], a.event());
+        let (streams, kernels) = ([a.stream(), b.stream()], [a.kernel(modules[0], "turn").unwrap(), b.kernel(modules[1], "turn").unwrap()]);
+        let memory = [a.with(streams[0], &[0u32; 64]), b.with(streams[1], &[0u32; 64])];
+        for k in 1..=30u32 {
+            let i = (k % 2) as usize;
+            let d = [a, b][i];
+            call!(d.streams(), wait, streams[i], event, u64::from(k) - 1).unwrap();
+            d.launch(streams[i], kernels[i], [8, 1, 1], [8, 1, 1], &[buffer(memory[i], 0), scalar(k.into(), 4)]).unwrap();
+            call!(d.streams(), signal, streams[i], event, k.into()).unwrap();
+        }
+        call!(a.streams(), event_sync, event, 30, 20_000_000_000).unwrap();
+        for (i, d) in [a, b].into_iter().enumerate() {
+            let want = (1..=30u32).filter(|k| (k % 2) as usize == i).fold(0, |x: u32, k| x.wrapping_mul(3).wrapping_add(k));
+            assert_eq!(d.read::<u32>(streams[i], memory[i], 64), [want; 64], "{} with {}", a.name, b.name);
+            d.free(memory[i]);
+            d.destroy(streams[i]);
+            d.unload(modules[i]);
+        }
+        call!(a.streams(), event_destroy, event).unwrap();
+    }
 }

@@ -110,17 +110,23 @@ fn open_all() -> Result<Vec<Opened>, String> {
     opened.collect()
 }
 
-/// Runs a test on every usable device. No device is a failure, unless FLAGOS_ALLOW_NO_OPENCL=1 says that there need not be one.
+/// Runs a test on every usable device.
 pub fn each(test: impl Fn(&Opened)) {
+    all().iter().for_each(test);
+}
+
+/// Every usable device. None is a failure, unless FLAGOS_ALLOW_NO_OPENCL=1 says that there need not be one.
+pub fn all() -> &'static [Opened] {
     static DEVICES: LazyLock<Result<Vec<Opened>, String>> = LazyLock::new(open_all);
     let none = match &*DEVICES {
-        Ok(devices) if !devices.is_empty() => return devices.iter().for_each(test),
+        Ok(devices) if !devices.is_empty() => return devices,
         Ok(_) => "no OpenCL platform offers a usable device".to_owned(),
         Err(e) => e.clone(),
     };
     let allowed = std::env::var("FLAGOS_ALLOW_NO_OPENCL").is_ok_and(|v| v == "1");
     assert!(allowed, "NOT TESTED: {none}; install one (scripts/setup installs PoCL), or set FLAGOS_ALLOW_NO_OPENCL=1 to do without");
     eprintln!("NOT TESTED: {none}; FLAGOS_ALLOW_NO_OPENCL=1 allows that");
+    &[]
 }
 
 /// A kernel argument.
