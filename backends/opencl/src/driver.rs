@@ -341,12 +341,10 @@ impl Queue {
         // SAFETY: without a list, the barrier waits for all commands before it.
         check("clEnqueueBarrierWithWaitList", unsafe { cl::clEnqueueBarrierWithWaitList(self.0, 0, NONE, UNWANTED) })
     }
-    /// Later commands wait for an event of this context; the event returned tells how that went.
-    pub fn barrier(&self, awaited: &Event) -> Result<Event> {
-        let mut event = core::ptr::null_mut();
+    /// Later commands wait for an event of this context.
+    pub fn barrier(&self, awaited: &Event) -> Result<()> {
         // SAFETY: a list of one live event.
-        let native = unsafe { cl::clEnqueueBarrierWithWaitList(self.0, 1, &awaited.0, &mut event) };
-        Event::own("clEnqueueBarrierWithWaitList", event, native)
+        check("clEnqueueBarrierWithWaitList", unsafe { cl::clEnqueueBarrierWithWaitList(self.0, 1, &awaited.0, UNWANTED) })
     }
     /// Hands commands to the device.
     pub fn flush(&self) -> Result<()> {
@@ -380,11 +378,11 @@ impl Event {
         // SAFETY: a list of one live event.
         unsafe { cl::clWaitForEvents(1, &self.0) };
     }
-    /// Completes a user event: 0, or a negative code, at which the commands that wait for it are dropped.
-    pub fn settle(&self, status: i32) {
-        // Fails only when it was settled before, which changes nothing.
+    /// Completes a user event. It is never given a failure: PoCL ends the process when commands wait for one and nobody holds their events.
+    pub fn complete(&self) {
+        // Fails only when it is complete already, which changes nothing.
         // SAFETY: the event is alive; the driver refuses events that are not the user's.
-        unsafe { cl::clSetUserEventStatus(self.0, status) };
+        unsafe { cl::clSetUserEventStatus(self.0, cl::CL_COMPLETE) };
     }
     /// Calls `run` with the status once the command ended, on a thread of the driver's or on this one; it must not wait.
     pub fn on_end(&self, run: impl FnOnce(i32) + Send + 'static) -> Result<()> {

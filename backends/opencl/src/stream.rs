@@ -1,5 +1,6 @@
 //! Streams: in-order command queues, and what is remembered of them to answer without waiting.
 
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flagos_backend_api::vendor::{StreamRequest, Streams};
@@ -23,6 +24,25 @@ pub struct Queue {
     state: Mutex<State>,
 }
 
+/// What a queue waits for.
+#[derive(Clone)]
+pub struct Awaited {
+    /// Its completion.
+    pub event: Event,
+    /// How it went where the event is a user's: 0, or a code below 0, there before the event completes.
+    pub outcome: Option<Arc<AtomicI32>>,
+}
+
+impl Awaited {
+    /// As the status of an event.
+    fn status(&self) -> i32 {
+        match (self.event.status(), &self.outcome) {
+            (0, Some(outcome)) => outcome.load(Ordering::Acquire),
+            (status, _) => status,
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// Commands since the last flush.
@@ -33,8 +53,8 @@ struct State {
     tail: Option<Event>,
     /// Counts waits and signals, to tell what comes after what.
     position: u64,
-    /// Waits not known to be over, by position.
-    waits: Vec<(u64, Event)>,
+    /// What is waited for and not known to be over, by position. Drivers differ in what becomes of a barrier behind a failure, so the cause is looked at.
+    waits: Vec<(u64, Awaited)>,
     /// The first failed wait since the last `finish`. Work after it is void; signals behind it carry the error.
     late: Option<(u64, Error)>,
 }
@@ -43,7 +63,7 @@ impl State {
     /// Looks at the waits that ended.
     fn settle(&mut self) {
         let mut failed = None;
-        self.waits.retain(|(position, event)| match event.status() {
+        self.waits.retain(|(position, awaited)| match awaited.status() {
             0 => false,
             status if status < 0 => {
                 failed.get_or_insert((*position, status));
@@ -100,14 +120,14 @@ impl Queue {
     }
 
     /// Later commands wait for an event of the same context.
-    pub fn hold(&self, awaited: &Event) -> Result<()> {
+    pub fn hold(&self, awaited: Awaited) -> Result<()> {
         self.chip.alive()?;
-        let event = self.raw.barrier(awaited)?;
+        self.raw.barrier(&awaited.event)?;
         let mut state = self.lock();
         state.settle();
         state.position += 1;
         let position = state.position;
-        state.waits.push((position, event));
+        state.waits.push((position, awaited));
         state.dirty = true;
         Ok(())
     }

@@ -3,19 +3,21 @@
 //! A signal is a marker command whose event the timeline keeps; whoever asks for the value looks at the events, so that a value is there as soon
 //! as its work is done. A stream waits for a value by a barrier on the event of its signal. Where there is no such event yet, or where it belongs
 //! to another context, the barrier waits for a user event, which a callback completes; callbacks are set for that and for waits with a time limit
-//! alone, as each costs a call into the driver.
+//! alone, as each costs a call into the driver. Behind a wait that
+//! failed, work runs all the same; the signals that follow and `sync` carry the error.
 //!
 //! No function of OpenCL that may run a callback is called under a lock a callback takes.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flagos_backend_api::{Code, Error, Result};
 
 use crate::driver::{Event, WAITED_FOR_FAILURE, failure};
-use crate::stream::Queue;
+use crate::stream::{Awaited, Queue};
 
 /// Signals whose times are remembered for `elapsed_ns`.
 const REMEMBERED: usize = 64;
@@ -55,8 +57,17 @@ struct Signal {
 
 struct Waiter {
     value: u64,
-    /// A user event in the context of the stream that waits.
-    event: Event,
+    /// A user event in the context of the stream that waits, and how it went.
+    awaited: Awaited,
+}
+
+impl Waiter {
+    fn release(&self, status: i32) {
+        if let Some(outcome) = self.awaited.outcome.as_ref().filter(|_| status < 0) {
+            outcome.store(WAITED_FOR_FAILURE, Ordering::Release);
+        }
+        self.awaited.event.complete();
+    }
 }
 
 impl State {
@@ -136,7 +147,7 @@ impl Timeline {
         drop(state);
         self.changed.notify_all();
         let released: Vec<Waiter> = released;
-        released.iter().for_each(|w| w.event.settle(if status < 0 { WAITED_FOR_FAILURE } else { 0 }));
+        released.iter().for_each(|w| w.release(status));
     }
 
     /// Enqueues: later work of the stream waits for `value`.
@@ -154,18 +165,18 @@ impl Timeline {
             Some(signal) if Arc::ptr_eq(&signal.queue.chip, &queue.chip) => {
                 let event = signal.event.clone();
                 drop(state);
-                queue.hold(&event)
+                queue.hold(Awaited { event, outcome: None })
             }
             bringer => {
                 let unwatched = bringer.filter(|s| !s.watched).map(|s| {
                     s.watched = true;
                     (s.event.clone(), s.value)
                 });
-                let event = queue.chip.context.user_event()?;
-                state.waiters.push(Waiter { value, event: event.clone() });
+                let awaited = Awaited { event: queue.chip.context.user_event()?, outcome: Some(Arc::default()) };
+                state.waiters.push(Waiter { value, awaited: awaited.clone() });
                 drop(state);
                 // Held before the callback can be called, so that no wait is forgotten when the watch fails.
-                queue.hold(&event)?;
+                queue.hold(awaited)?;
                 unwatched.map_or(Ok(()), |(event, value)| self.watch(&event, value))
             }
         }
@@ -237,6 +248,6 @@ impl Drop for Timeline {
     fn drop(&mut self) {
         // Nobody can signal any more. The contract has no stream wait now; one that does all the same shall fail, not hang.
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        state.waiters.drain(..).for_each(|w| w.event.settle(WAITED_FOR_FAILURE));
+        state.waiters.drain(..).for_each(|w| w.release(WAITED_FOR_FAILURE));
     }
 }

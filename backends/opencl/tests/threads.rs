@@ -129,6 +129,9 @@ fn a_wait_that_fails_is_told_late() {
         let b = d.with(s, &[1u32; 16]);
         call!(d.streams(), signal, s, after, 1).unwrap();
         call!(d.streams(), wait, s, never, 1).unwrap();
+        // Work nobody can trust, but which harms nobody either.
+        call!(d.memory(), fill, s, b, 0, [2u8].as_ptr().cast(), 1, 64).unwrap();
+        call!(d.memory(), fill, s, b, 0, [3u8].as_ptr().cast(), 1, 64).unwrap();
         call!(d.streams(), signal, s, after, 2).unwrap();
         call!(d.streams(), event_sync, after, 1, 10_000_000_000).unwrap();
         call!(d.streams(), event_destroy, never).unwrap();
