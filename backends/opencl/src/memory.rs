@@ -190,14 +190,14 @@ fn fills(pattern: &[u8], offset: u64, bytes: u64, mut fill: impl FnMut(&[u8], u6
         // The pattern as it is seen from here.
         let mut rotated = [0; 16];
         (0..length).for_each(|i| rotated[i as usize] = pattern[((at - offset + i) % length) as usize]);
-        if at % length == 0 && end - at >= length {
+        if at.is_multiple_of(length) && end - at >= length {
             let n = (end - at) / length * length;
             fill(&rotated[..pattern.len()], at, n)?;
             at += n;
         } else {
             // A piece before or behind the whole patterns: the largest power of two that offset and rest allow.
             let mut n = length / 2;
-            while at % n != 0 || n > end - at {
+            while !at.is_multiple_of(n) || n > end - at {
                 n /= 2;
             }
             fill(&rotated[..n as usize], at, n)?;
