@@ -74,7 +74,7 @@ fn a_kernel_is_launched_by_many_threads_at_once() {
                     for i in 0..100u32 {
                         d.launch(s, kernel, [2, 1, 1], [1; 3], &[buffer(out, 8 * u64::from(i)), scalar((id << 16 | i).into(), 4)]).unwrap();
                     }
-                    let want: Vec<u32> = (0..200).map(|i| id << 16 | i / 2).collect();
+                    let want: Vec<u32> = (0..200).map(|i| (id << 16) | (i / 2)).collect();
                     assert_eq!(d.read::<u32>(s, out, 200), want, "thread {id}");
                     d.free(out);
                     d.destroy(s);
