@@ -139,6 +139,12 @@ pub const VARIABLES: &[Variable] = &[
         "",
         "Faults the null backend injects, for tests of the host and of the suite.",
     ),
+    row(
+        "FLAGOS_ALLOW_NO_OPENCL",
+        Kind::Flag,
+        "",
+        "1 lets the OpenCL backend's tests pass on a machine without OpenCL.",
+    ),
 ];
 
 /// The value of a variable of [`VARIABLES`]; `None` when it is not set, not UTF-8, or the process is [elevated].

@@ -17,6 +17,7 @@ const STEPS: &[Step] = &[
     ("tests", tests),
     ("staged installation", || stage().map(|t| t.display().to_string())),
     ("example-c by itself", example_c),
+    ("OpenCL kernels on a checking simulator", || run(&mut command("scripts/oclgrind")).map(|()| String::new())),
     ("C and C++ programs", programs),
     ("conformance smoke", conformance),
     ("mutations", mutations),
