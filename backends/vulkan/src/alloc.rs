@@ -303,7 +303,7 @@ fn raw_block(calls: &Calls, type_index: u32, visible: bool, bytes: u64) -> Resul
     use vk::BufferUsageFlags as U;
     let usage = U::STORAGE_BUFFER | U::TRANSFER_SRC | U::TRANSFER_DST | U::SHADER_DEVICE_ADDRESS;
     let info = vk::BufferCreateInfo::default().size(bytes).usage(usage);
-    // SAFETY (of the block): the device is alive, the structs live for the calls, and what was made is destroyed once when a later step fails.
+    // SAFETY: the device is alive, the structs live for the calls, and what was made is destroyed once when a later step fails.
     unsafe {
         let buffer = calls.raw.create_buffer(&info, None).map_err(|e| failed("creating a buffer", e))?;
         let needs = calls.raw.get_buffer_memory_requirements(buffer);

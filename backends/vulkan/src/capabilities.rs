@@ -153,7 +153,7 @@ fn fits(physical: &Physical, entry: &Entry) -> Result<()> {
             _ => ("RoundingModeRTZ", [f.shader_rounding_mode_rtz_float16, f.shader_rounding_mode_rtz_float32, f.shader_rounding_mode_rtz_float64]),
         };
         let place = [16, 32, 64].iter().position(|w| w == bits);
-        if !place.is_some_and(|i| by_width[i] != 0) {
+        if place.is_none_or(|i| by_width[i] == 0) {
             return Err(Error::unimplemented(format!("'{}' asks for {name} of {bits}-bit floats, which the device does not promise", entry.name)));
         }
     }

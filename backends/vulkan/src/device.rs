@@ -1,6 +1,5 @@
 //! The device: its queues, memory and pipelines, shared by all handles on it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -106,19 +105,21 @@ pub struct Chip {
     instance: Arc<Instance>,
 }
 
+/// An instance's address, a device's place in the probe, and the device while it is open.
+type Open = ((usize, u32), Weak<Chip>);
+
 /// Bytes of push constants: 16 arguments, which every Vulkan device has room for.
 pub const PUSH_BYTES: u32 = 128;
 
 impl Chip {
     /// The device at a place of the probe; one per process, as long as it is open.
     fn shared(ordinal: u32) -> Result<Arc<Chip>> {
-        static OPEN: Mutex<Option<HashMap<(usize, u32), Weak<Chip>>>> = Mutex::new(None);
+        static OPEN: Mutex<Vec<Open>> = Mutex::new(Vec::new());
         let instance = Instance::shared()?;
         let mut open = lock(&OPEN);
-        let open = open.get_or_insert_with(HashMap::new);
         // The instance tells processes apart: a forked child has its own.
         let key = (Arc::as_ptr(&instance) as usize, ordinal);
-        if let Some(chip) = open.get(&key).and_then(Weak::upgrade) {
+        if let Some(chip) = open.iter().filter(|o| o.0 == key).find_map(|o| o.1.upgrade()) {
             return Ok(chip);
         }
         let mut all = Physical::all(&instance)?;
@@ -126,8 +127,8 @@ impl Chip {
             return Err(Error::new(Code::NOT_FOUND, format!("there is no Vulkan device {ordinal}; {} were found", all.len())));
         }
         let chip = Arc::new(Chip::new(instance, all.swap_remove(ordinal as usize))?);
-        open.retain(|_, weak| weak.strong_count() > 0);
-        open.insert(key, Arc::downgrade(&chip));
+        open.retain(|o| o.1.strong_count() > 0);
+        open.push((key, Arc::downgrade(&chip)));
         Ok(chip)
     }
 

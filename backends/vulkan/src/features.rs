@@ -177,7 +177,7 @@ impl Physical {
     }
 
     fn read(instance: &Instance, raw: vk::PhysicalDevice) -> Result<Physical> {
-        // SAFETY (of the three): the handle is of this live instance.
+        // SAFETY: the handle is of this live instance.
         let core = unsafe { instance.raw.get_physical_device_properties(raw) };
         // SAFETY: as above.
         let listed = unsafe { instance.raw.enumerate_device_extension_properties(raw) }.map_err(|e| failed("listing device extensions", e))?;

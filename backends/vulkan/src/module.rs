@@ -12,6 +12,7 @@ use crate::device::{Chip, VulkanDevice};
 use crate::instance::{self, failed};
 use crate::memory::VulkanBuffer;
 use crate::spirv::{self, Entry, Program};
+use crate::staging::PIECE_BYTES;
 use crate::stream::VulkanStream;
 use crate::task::{Args, INLINE_ARGS, Task};
 
@@ -142,6 +143,9 @@ impl Modules for VulkanDevice {
         let most = self.chip.physical.properties.core.limits.max_compute_work_group_count;
         if grid.grid.iter().zip(most).any(|(n, most)| *n > most) {
             return Err(Error::invalid(format!("'{}' is launched with a grid of {:?}; the device takes {most:?}", kernel.entry.name, grid.grid)));
+        }
+        if args.len() as u64 > PIECE_BYTES / 8 {
+            return Err(Error::invalid(format!("'{}' is launched with {} arguments; at most {} are possible", kernel.entry.name, args.len(), PIECE_BYTES / 8)));
         }
         let word = |a: Argument<'_, VulkanBuffer>| match a {
             Argument::Buffer(None) => 0,

@@ -472,7 +472,7 @@ impl Recorder {
     /// Staging of at most a piece, on a 16-byte boundary; its former piece goes with the open batch.
     fn stage(&mut self, bytes: u64) -> Result<Place> {
         if bytes > PIECE_BYTES {
-            return Err(Error::invalid(format!("{} kernel arguments; at most {} are possible", bytes / 8, PIECE_BYTES / 8)));
+            return Err(Error::new(Code::INTERNAL, format!("{bytes} bytes of staging at once; a piece has {PIECE_BYTES}")));
         }
         if self.piece.is_some() && self.flying.is_empty() && self.open.is_none() && self.ready.is_empty() && self.fetches.is_empty() {
             self.used = 0;

@@ -103,7 +103,7 @@ fn bad(text: impl AsRef<str>) -> Error {
 
 /// Words of a module given as bytes.
 pub fn words(code: &[u8]) -> Result<Vec<u32>> {
-    if code.len() % 4 != 0 || code.len() < 20 {
+    if !code.len().is_multiple_of(4) || code.len() < 20 {
         return Err(bad(format!("{} bytes; a module has a header of 20 and is made of words of 4", code.len())));
     }
     Ok(code.chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]])).collect())

@@ -213,3 +213,73 @@ impl Streams for VulkanDevice {
         event.elapsed_ns(&self.chip, from, to)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flagos_backend_api::vendor::{AllocRequest, Backend, Device, Memory};
+    use flagos_backend_api::MemoryKind;
+
+    use super::*;
+    use crate::Vulkan;
+
+    fn open() -> Option<VulkanDevice> {
+        let found = Vulkan::probe().map(|list| list.iter().position(|p| p.score > 0));
+        let Ok(Some(ordinal)) = found else {
+            let allowed = std::env::var("FLAGOS_ALLOW_NO_VULKAN").is_ok_and(|v| v == "1");
+            assert!(allowed, "no usable Vulkan device (FLAGOS_ALLOW_NO_VULKAN=1 lets tests pass without): {found:?}");
+            return None;
+        };
+        Some(Vulkan::open(ordinal as u32).unwrap())
+    }
+
+    /// One test, since a lost device is lost to every test that has it open.
+    #[test]
+    fn late_errors_are_carried_and_told_once_and_a_lost_device_stays_lost() {
+        let Some(device) = open() else { return };
+        let plain = StreamRequest { priority: 0, native: 0 };
+        let (first, second) = (device.create_stream(&plain).unwrap(), device.create_stream(&plain).unwrap());
+        let buffer = device.alloc(&AllocRequest { bytes: 4096, alignment_bytes: 0, kind: MemoryKind::DEVICE }).unwrap();
+        let (one, two) = (device.create_event().unwrap(), device.create_event().unwrap());
+        let fill = |stream: &VulkanStream, value: u8| device.fill(stream, &buffer, 0, &[value], 4096).unwrap();
+        let read = |stream: &VulkanStream| {
+            let mut byte = [0u8; 1];
+            // SAFETY: the byte lives until the stream was waited for.
+            unsafe { device.read(stream, &buffer, 100, byte.as_mut_ptr(), 1) }.unwrap();
+            device.sync_stream(stream).map(|()| byte[0])
+        };
+        fill(&first, 1);
+        assert_eq!(read(&first), Ok(1));
+
+        first.core.fail(Error::new(Code::INTERNAL, "planted"));
+        fill(&first, 2);
+        device.signal(&first, &one, 1).unwrap();
+        assert_eq!(device.sync_event(&one, 1, u64::MAX).unwrap_err().message, "planted");
+        assert_eq!(device.event_value(&one).unwrap_err().message, "planted");
+        device.wait(&second, &one, 1).unwrap();
+        fill(&second, 3);
+        device.signal(&second, &two, 1).unwrap();
+        assert_eq!(device.sync_event(&two, 1, u64::MAX).unwrap_err().message, "planted", "who waits is poisoned");
+        assert_eq!(device.sync_stream(&second).unwrap_err().message, "planted");
+        assert_eq!(device.sync().unwrap_err().message, "planted", "the first stream's, told by the device");
+        assert_eq!(read(&first), Ok(1), "work after the error was skipped; then the stream works again");
+        device.signal(&first, &one, 2).unwrap();
+        device.sync_event(&one, 2, u64::MAX).unwrap();
+        assert_eq!(device.event_value(&one), Ok(2));
+
+        device.chip.failed("planted", ash::vk::Result::ERROR_DEVICE_LOST);
+        fill(&first, 4);
+        device.signal(&first, &one, 3).unwrap();
+        for _ in 0..2 {
+            assert_eq!(device.sync_event(&one, 3, u64::MAX).unwrap_err().code, Code::DEVICE_LOST);
+            assert_eq!(device.sync_stream(&first).unwrap_err().code, Code::DEVICE_LOST);
+            assert_eq!(device.sync().unwrap_err().code, Code::DEVICE_LOST);
+        }
+        let request = AllocRequest { bytes: 1, alignment_bytes: 0, kind: MemoryKind::DEVICE };
+        assert_eq!(device.alloc(&request).err().unwrap().code, Code::DEVICE_LOST);
+        assert_eq!(device.create_stream(&plain).err().unwrap().code, Code::DEVICE_LOST);
+        drop((first, second, buffer, one, two, device));
+        let again = open().unwrap();
+        let stream = again.create_stream(&plain).unwrap();
+        assert_eq!(again.sync_stream(&stream), Ok(()));
+    }
+}

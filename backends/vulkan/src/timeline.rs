@@ -103,8 +103,10 @@ impl Line {
         }
         self.wait(ticket, u64::MAX)?;
         let mut ticks = [0u64];
+        // WAIT waits for what has happened already: the semaphore alone does not promise that the host sees the result.
+        let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WAIT;
         // SAFETY: the pool is alive and has the slot; the ticket's commands, which wrote it, are over.
-        let got = unsafe { self.chip.calls.raw.get_query_pool_results(self.stamps, Line::slot(ticket), &mut ticks, vk::QueryResultFlags::TYPE_64) };
+        let got = unsafe { self.chip.calls.raw.get_query_pool_results(self.stamps, Line::slot(ticket), &mut ticks, flags) };
         got.map_err(|e| self.chip.failed("reading a timestamp", e))?;
         Ok(ticks[0])
     }

@@ -197,3 +197,11 @@ fn a_subgroup_size_is_asked_for_by_option() {
     b.launch(stream, kernel, [1, 1, 1], [64, 1, 1], &[Arg::Buffer(x, 0), Arg::Scalar(64, 8), Arg::Scalar(1, 4)]).unwrap();
     assert_eq!(b.read::<u32>(stream, x, 64), [2; 64]);
 }
+
+#[test]
+fn arguments_have_a_greatest_number() {
+    let Some(b) = Backend::open() else { return };
+    let (stream, kernel) = (b.stream(), b.kernel(&code::echo(1)));
+    assert_eq!(code_of(&b.launch(stream, kernel, [1, 1, 1], [1, 1, 1], &vec![Arg::Scalar(0, 8); 300_000])), Code::INVALID_ARGUMENT);
+    b.sync(stream);
+}

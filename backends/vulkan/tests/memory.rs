@@ -80,14 +80,15 @@ fn fills_of_every_width_at_every_offset() {
 fn exhausted_memory_is_told_and_survived() {
     let Some(b) = Backend::open() else { return };
     let total = b.info().memory_bytes;
+    // Drivers bound a single allocation, some by 4 GiB.
+    let part = (total / 8).min(2 << 30);
     let mut held = Vec::new();
-    // An eighth each: the ninth at the latest cannot be had. Devices with much memory of others' in use end earlier.
     let refused = loop {
-        match b.try_buffer(total / 8, MemoryKind::DEVICE, 0) {
+        match b.try_buffer(part, MemoryKind::DEVICE, 0) {
             Ok(buffer) => held.push(buffer),
             Err(e) => break e,
         }
-        assert!(held.len() < 9, "9/8 of the memory were given");
+        assert!(held.len() as u64 <= total / part, "more than the memory was given");
     };
     assert_eq!(refused.code, Code::RESOURCE_EXHAUSTED, "{refused}");
     assert!(!held.is_empty());
@@ -96,9 +97,9 @@ fn exhausted_memory_is_told_and_survived() {
     }
     assert_eq!(code_of(&b.try_buffer(1 << 60, MemoryKind::DEVICE, 0)), Code::RESOURCE_EXHAUSTED);
     assert_eq!(code_of(&b.try_buffer(64, MemoryKind::DEVICE, 1 << 62)), Code::RESOURCE_EXHAUSTED);
-    let (stream, again) = (b.stream(), b.buffer(total / 8));
+    let (stream, again) = (b.stream(), b.buffer(part));
     let one = 1u8;
-    call!(b.memory(), fill, stream, again, total / 8 - 4096, (&raw const one).cast(), 1, 4096).unwrap();
+    call!(b.memory(), fill, stream, again, part - 4096, (&raw const one).cast(), 1, 4096).unwrap();
     b.sync(stream);
     call!(b.memory(), free, again).unwrap();
     call!(b.memory(), trim, b.device).unwrap();
