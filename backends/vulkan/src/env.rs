@@ -9,6 +9,16 @@ pub const VALIDATION: &str = "FLAGOS_VULKAN_VALIDATION";
 /// `0`: compiled pipelines are neither read from nor written to disk.
 pub const PIPELINE_CACHE: &str = "FLAGOS_VULKAN_PIPELINE_CACHE";
 
+/// Newest Vulkan version to use, such as `1.1`: for drivers whose newer parts fail, and for tests.
+pub const VERSION: &str = "FLAGOS_VULKAN_VERSION";
+
+/// Newest Vulkan version to use, as (major, minor).
+pub fn version() -> Option<(u32, u32)> {
+    let text = var(VERSION)?.into_string().ok()?;
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
 /// A variable; `None` when it is not set or the process has more rights than its user.
 pub fn var(name: &str) -> Option<OsString> {
     if elevated() { None } else { std::env::var_os(name) }

@@ -74,9 +74,10 @@ impl Instance {
         let entry = entry()?;
         // SAFETY: no arguments; asks the loader.
         let loader = unsafe { entry.try_enumerate_instance_version() }.map_err(|e| failed("asking the Vulkan loader for its version", e))?;
-        let version = loader.unwrap_or(vk::API_VERSION_1_0).min(vk::API_VERSION_1_3);
+        let wish = env::version().map_or(vk::API_VERSION_1_3, |(major, minor)| vk::make_api_version(0, major, minor, 0));
+        let version = loader.unwrap_or(vk::API_VERSION_1_0).min(vk::API_VERSION_1_3).min(wish);
         if version < vk::API_VERSION_1_1 {
-            return Err(Error::new(Code::UNAVAILABLE, "the Vulkan loader knows version 1.0 only; 1.1 is needed"));
+            return Err(Error::new(Code::UNAVAILABLE, format!("Vulkan 1.1 is needed; the loader, or {}, allows only 1.0", env::VERSION)));
         }
         let validation = env::flag(env::VALIDATION, false);
         let (layers, extensions) = if validation { watched(entry)? } else { (Vec::new(), Vec::new()) };
@@ -92,7 +93,10 @@ impl Instance {
             info = info.push_next(&mut features);
         }
         // SAFETY: the structs and names live until the call returns.
-        let raw = unsafe { entry.create_instance(&info, None) }.map_err(|e| failed("creating a Vulkan instance (no driver is installed, if the code is -9)", e))?;
+        let raw = unsafe { entry.create_instance(&info, None) }.map_err(|e| match e {
+            vk::Result::ERROR_INCOMPATIBLE_DRIVER => failed("the Vulkan loader found no driver; install the chip's, or mesa-vulkan-drivers", e),
+            e => failed("creating a Vulkan instance", e),
+        })?;
         let mut instance = Instance { raw, version, messenger: None, process: std::process::id() };
         if validation {
             let calls = ash::ext::debug_utils::Instance::new(entry, &instance.raw);

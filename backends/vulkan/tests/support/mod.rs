@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod code;
+pub mod life;
 
 use core::ffi::c_void;
 
