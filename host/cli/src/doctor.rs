@@ -16,7 +16,7 @@ pub fn doctor(runtime: &Runtime, output: &Output) -> Result<ExitCode> {
         output.json(&json!({ "discovery": report, "devices": devices, "policy": policy_summary(runtime) }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let rows: Vec<_> = report.candidates.iter().map(|c| candidate(c)).collect();
+    let rows: Vec<_> = report.candidates.iter().map(candidate).collect();
     output.table(&["", "BACKEND", "HOST", "VENDOR", "WHERE AND WHY"], &rows);
     for note in report.candidates.iter().flat_map(|c| c.notes.iter().map(move |n| format!("{}: {n}", c.path.display()))).chain(report.notes.iter().cloned()) {
         output.text(&output.tone(Tone::Warn, &format!("note: {note}")));

@@ -94,8 +94,11 @@ pub fn view(path: &Path, file: &SafeTensors, name: &str) -> Result<Data> {
 
 fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Data> {
     let bad = |what: &str| fault(path, format!("no .npy file: {what}"));
-    if bytes.len() < 12 || &bytes[..6] != b"\x93NUMPY" {
+    if !bytes.starts_with(b"\x93NUMPY") {
         return Err(bad("the magic is missing"));
+    }
+    if bytes.len() < 12 {
+        return Err(bad("the header is cut off"));
     }
     let (start, length) = match bytes[6] {
         1 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
@@ -110,9 +113,8 @@ fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Data> {
     let list = field("shape").and_then(|s| s.strip_prefix('(')).and_then(|s| s.split_once(')')).ok_or_else(|| bad("'shape' is missing"))?.0;
     let extents: Option<Vec<i64>> = list.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| s.parse().ok()).collect();
     let shape = extents.filter(|s| s.len() <= 8).ok_or_else(|| bad(&format!("shape ({list})")))?;
-    let elems = shape.iter().try_fold(1usize, |n, d| n.checked_mul(usize::try_from(*d).ok()?)).ok_or_else(|| bad("the shape overflows"))?;
-    let data = bytes.get(start + length..).filter(|d| d.len() >= elems * dtype.bytes()).ok_or_else(|| bad("the data are cut off"))?;
-    let data = data[..elems * dtype.bytes()].to_vec();
+    let total = shape.iter().try_fold(dtype.bytes(), |n, d| n.checked_mul(usize::try_from(*d).ok()?)).ok_or_else(|| bad("the shape overflows"))?;
+    let data = bytes.get(start + length..).and_then(|d| d.get(..total)).ok_or_else(|| bad("the data are cut off"))?.to_vec();
     let bytes = if fortran && shape.len() > 1 { from_columns(&shape, dtype.bytes(), &data) } else { data };
     Ok(Data { dtype, shape, bytes })
 }

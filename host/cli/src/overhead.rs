@@ -21,6 +21,9 @@ fn ok(status: *mut Status) -> Result<()> {
     unsafe { Error::from_status(status) }
 }
 
+/// Times one kind of call: nanoseconds each.
+type Timed = fn(&Rig) -> Result<f64>;
+
 /// What one thread calls with: its stream, and a copy of no elements.
 struct Rig {
     device: *mut Handle<flagos_runtime::Device>,
@@ -160,7 +163,7 @@ pub fn run(samples: usize, emit: &mut dyn FnMut(Measurement) -> Result<()>) -> R
     let mut context = null_mut();
     // SAFETY: the out pointer is a local.
     ok(unsafe { c::flagos_context_create(&mut context) })?;
-    let kinds: [(&str, fn(&Rig) -> Result<f64>); 3] = [("oneshot", Rig::oneshot), ("prepared", Rig::prepared), ("query", Rig::query)];
+    let kinds: [(&str, Timed); 3] = [("oneshot", Rig::oneshot), ("prepared", Rig::prepared), ("query", Rig::query)];
     for (name, kind) in kinds {
         let rig = Rig::new(context)?;
         kind(&rig)?;

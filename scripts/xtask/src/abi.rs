@@ -47,6 +47,7 @@ fn prefix() -> Outcome {
                 return Err(format!("ABI 1.{minor} has changed, which breaks every backend built against it:\n  was  {old}\n  now  {new}\nappend instead, with `@ {}`", minor + 1));
             }
             Err(_) if minor == ABI_MINOR => {
+                std::fs::create_dir_all(root().join("backend-api/abi")).map_err(|e| e.to_string())?;
                 std::fs::write(&path, &now).map_err(|e| format!("{}: {e}", path.display()))?;
                 return Err(format!("wrote {}, the layout of the new minor; commit it", path.display()));
             }

@@ -1,0 +1,267 @@
+//! The C border under descriptors with random sizes, tails, kinds, types, shapes, strides and attributes: every call ends in success or a
+//! status with a known code and a text, never in a panic, and writes nothing outside the buffer it was given.
+
+use core::ffi::c_void;
+use core::ptr::{null, null_mut};
+
+use flagos::border::{Buffer, Context, Device, Stream};
+use flagos::calls as c;
+use flagos_backend_api::{Attr, Binding, BlasDesc, Code, DType, Error, FftDesc, Op, Status, Support, Tensor};
+use flagos_catalog::{Assignment, Case, Cases, Operator, Tier, assignments, operators};
+
+use crate::random::Random;
+
+/// Bytes of the memory calls work on.
+const BYTES: u64 = 1 << 16;
+/// Room behind each struct for tails.
+const ROOM: usize = 128;
+/// Work above this is asked about but not run: extents of 2^60 with stride 0 are valid, and take years.
+const MOST_ELEMS: i64 = 1 << 14;
+
+/// What the rounds share: a device, a stream, memory between two guards.
+pub struct Rig {
+    context: *mut Context,
+    device: *mut Device,
+    stream: *mut Stream,
+    buffer: *mut Buffer,
+    cases: Vec<(&'static Operator, Assignment, Case)>,
+}
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Taken.
+    Done,
+    /// Refused with a status.
+    Refused,
+}
+
+/// Looks at what a call returned.
+fn end(status: *mut Status, what: &str) -> End {
+    // SAFETY: the status was returned just now and is consumed here.
+    match unsafe { Error::from_status(status) } {
+        Ok(()) => End::Done,
+        Err(e) => {
+            assert!(e.code != Code::INTERNAL && e.code != Code::PLUGIN_PANIC, "{what}: {e}");
+            assert!(!e.message.is_empty(), "{what}: a refusal without a text, code {:?}", e.code);
+            End::Refused
+        }
+    }
+}
+
+/// A struct with room behind it for a tail.
+#[repr(C, align(8))]
+struct Long<T> {
+    value: T,
+    tail: [u8; ROOM],
+}
+
+impl<T> Long<T> {
+    /// `value` with a size that may be wrong and a tail that may not be zero.
+    fn of(value: T, random: &mut Random, set: impl FnOnce(&mut T, u32)) -> Box<Long<T>> {
+        let mut long = Box::new(Long { value, tail: [0; ROOM] });
+        if random.once_in(3) {
+            let size = if random.once_in(2) { random.below(size_of::<Self>() + 1) as u32 } else { size_of::<T>() as u32 + 8 * random.below(ROOM / 8) as u32 };
+            set(&mut long.value, size);
+        }
+        if random.once_in(4) {
+            long.tail[random.below(ROOM)] = random.bits() as u8;
+        }
+        long
+    }
+}
+
+impl Rig {
+    /// Opens the embedded device.
+    pub fn new() -> Rig {
+        let (mut context, mut device, mut stream, mut buffer) = (null_mut(), null_mut(), null_mut(), null_mut());
+        // SAFETY: out pointers are locals.
+        unsafe {
+            assert_eq!(end(c::flagos_context_create(&mut context), "context"), End::Done);
+            assert_eq!(end(c::flagos_device_open(context, c"embedded".as_ptr(), &mut device), "device"), End::Done);
+            assert_eq!(end(c::flagos_stream_create(device, 0, 0, &mut stream), "stream"), End::Done);
+            assert_eq!(end(c::flagos_buffer_alloc(device, BYTES, 0, &mut buffer), "buffer"), End::Done);
+        }
+        let mut cases = Vec::new();
+        for operator in operators() {
+            let types = assignments(operator);
+            for case in Cases::of(operator).into_iter().filter(|case| case.tier == Tier::Smoke) {
+                cases.push((*operator, types[cases.len() % types.len()].clone(), case));
+            }
+        }
+        Rig { context, device, stream, buffer, cases }
+    }
+
+    fn operand(&self, random: &mut Random) -> *mut c_void {
+        match random.below(24) {
+            0 => null_mut(),
+            1 => self.stream.cast(),
+            2 => self.context.cast(),
+            _ => self.buffer.cast(),
+        }
+    }
+
+    fn tensor(&self, mut t: Tensor, random: &mut Random) -> Tensor {
+        t.buffer = self.operand(random).cast();
+        t.byte_offset = if random.once_in(3) { random.number() } else { 8 * random.below(BYTES as usize / 16) as u64 };
+        if random.once_in(4) {
+            match random.below(8) {
+                0 => t.size = random.number() as u32,
+                1 => t.dtype = *random.pick(DType::ALL),
+                2 => t.dtype = DType { code: random.bits() as u8, bits: random.bits() as u8, lanes: random.below(3) as u16 },
+                3 => t.rank = random.number() as u32,
+                4 => t.shape[random.below(8)] = random.number() as i64,
+                5 => t.stride[random.below(8)] = random.number() as i64,
+                6 => (t.layout, t.flags) = (random.number() as u16, random.number() as u16),
+                _ => t.shape.swap(random.below(8), random.below(8)),
+            }
+        }
+        t
+    }
+
+    /// One operator call: asked, inferred, explained, planned, run.
+    pub fn operator(&self, random: &mut Random) -> End {
+        let (operator, types, case) = random.pick(&self.cases);
+        let Ok(instance) = case.instance(operator, types, 1) else { return End::Refused };
+        // SAFETY: the descriptor is lent for the closure; its arrays hold what it states.
+        instance.call.with_abi(|op| unsafe {
+            let mut inputs: Vec<Tensor> = (0..op.n_in).map(|i| self.tensor(*op.inputs.add(i as usize), random)).collect();
+            let mut outputs: Vec<Tensor> = (0..op.n_out).map(|i| self.tensor(*op.outputs.add(i as usize), random)).collect();
+            let mut attrs: Vec<Attr> = (0..op.n_attr).map(|i| *op.attrs.add(i as usize)).collect();
+            let span: Vec<i64> = (0..16).map(|_| random.number() as i64).collect();
+            if random.once_in(3) {
+                let key = if random.once_in(2) { random.number() as u32 } else { 1 + random.below(40) as u32 };
+                let attr = match random.below(4) {
+                    0 => Attr::f64(key, f64::from_bits(random.number())),
+                    1 => Attr::span(key, &span[..random.below(span.len())]),
+                    2 => Attr { key, tag: 5 + random.below(200) as u32, value: random.number() },
+                    _ => Attr::i64(key, random.number() as i64),
+                };
+                match attrs.iter().position(|a| a.key >= key) {
+                    Some(at) if random.once_in(2) => attrs[at] = attr,
+                    Some(at) => attrs.insert(at, attr),
+                    None => attrs.push(attr),
+                }
+            }
+            let mut op = Op { inputs: inputs.as_ptr(), outputs: outputs.as_ptr(), attrs: attrs.as_ptr(), n_attr: attrs.len() as u32, ..*op };
+            if random.once_in(4) {
+                match random.below(6) {
+                    0 => op.id = random.number() as u32,
+                    1 => op.revision = random.number() as u32,
+                    2 => op.n_in = random.below(inputs.len() + 1) as u16,
+                    3 => op.n_out = random.below(outputs.len() + 1) as u16,
+                    4 => op.n_attr = random.below(attrs.len() + 1) as u32,
+                    _ => op.flags = random.number() as u32,
+                }
+            }
+            let op = Long::of(op, random, |op, size| op.size = size);
+            let op = &raw const op.value;
+            let what = operator.name;
+            let mut support = Long::of(Support { size: Support::SIZE, kind: Support::KIND, ..core::mem::zeroed() }, random, |s, size| s.size = size);
+            end(c::flagos_op_query(self.device, op, random.below(4) as u32, &mut support.value), what);
+            let (mut inferred, mut count) = ([Tensor::NONE; 2], 0);
+            end(c::flagos_op_infer(op, inferred.as_mut_ptr(), random.below(3) as u32, &mut count), what);
+            let mut text = null_mut();
+            if end(c::flagos_op_explain(self.device, op, &mut text), what) == End::Done {
+                c::flagos_text_free(text);
+            }
+            if inputs.iter().chain(&outputs).any(|t| t.elems() > MOST_ELEMS) {
+                return End::Refused;
+            }
+            let ended = end(c::flagos_op_execute(self.stream, op), what);
+            assert_eq!(end(c::flagos_stream_sync(self.stream), what), End::Done);
+            (inputs.clear(), outputs.clear());
+            ended
+        })
+    }
+
+    /// One BLAS call.
+    pub fn blas(&self, random: &mut Random) -> End {
+        let small = |random: &mut Random| if random.once_in(8) { random.number() as i64 } else { random.below(9) as i64 };
+        // SAFETY: all-zero bytes are a value of the descriptor.
+        let mut desc = BlasDesc { size: BlasDesc::SIZE, kind: BlasDesc::KIND, ..unsafe { core::mem::zeroed() } };
+        desc.routine = if random.once_in(10) { random.number() as u32 } else { 1 + random.below(7) as u32 };
+        for field in [&mut desc.order, &mut desc.trans_a, &mut desc.trans_b, &mut desc.uplo, &mut desc.diag, &mut desc.side] {
+            *field = if random.once_in(12) { random.number() as u32 } else { random.below(4) as u32 };
+        }
+        desc.dtype = *random.pick(&[DType::F32, DType::F64, DType::C64, DType::C128, DType::F16, DType::I8]);
+        (desc.out_dtype, desc.compute_dtype) = if random.once_in(6) { (*random.pick(DType::ALL), *random.pick(DType::ALL)) } else { (desc.dtype, desc.dtype) };
+        for field in [&mut desc.m, &mut desc.n, &mut desc.k, &mut desc.lda, &mut desc.ldb, &mut desc.ldc, &mut desc.incx, &mut desc.incy] {
+            *field = small(random);
+        }
+        desc.batch = if random.once_in(4) { small(random) } else { 1 };
+        (desc.stride_a, desc.stride_b, desc.stride_c) = (small(random) * 9, small(random).wrapping_mul(9), small(random).wrapping_mul(9));
+        let work = [desc.m, desc.n, desc.k, desc.batch].into_iter().fold(1i64, |w, n| w.saturating_mul(n.saturating_abs().max(1)));
+        let bindings: Vec<Binding> = (0..random.below(5)).map(|_| Binding { buffer: self.operand(random).cast(), byte_offset: 16 * random.below(4000) as u64 }).collect();
+        let scalars = [1.0f64, 0.5];
+        let mut desc = Long::of(desc, random, |d, size| d.size = size);
+        if random.once_in(12) {
+            desc.value.kind = random.number() as u32;
+        }
+        // SAFETY: structs are as long as they state, with the tail behind them; arrays hold what is stated.
+        unsafe {
+            let mut support = Support { size: Support::SIZE, kind: Support::KIND, ..core::mem::zeroed() };
+            end(c::flagos_blas_query(self.device, &desc.value, random.below(4) as u32, &mut support), "blas");
+            if work > MOST_ELEMS {
+                return End::Refused;
+            }
+            let alpha = if random.once_in(3) { null() } else { scalars.as_ptr().cast() };
+            let ended = end(c::flagos_blas_execute(self.stream, &desc.value, bindings.as_ptr(), bindings.len() as u32, alpha, null()), "blas");
+            assert_eq!(end(c::flagos_stream_sync(self.stream), "blas"), End::Done);
+            ended
+        }
+    }
+
+    /// One transform.
+    pub fn fft(&self, random: &mut Random) -> End {
+        let small = |random: &mut Random, usual: i64| if random.once_in(8) { random.number() as i64 } else { usual };
+        // SAFETY: all-zero bytes are a value of the descriptor.
+        let mut desc = FftDesc { size: FftDesc::SIZE, kind: FftDesc::KIND, ..unsafe { core::mem::zeroed() } };
+        desc.transform = if random.once_in(12) { random.number() as u32 } else { 1 + random.below(3) as u32 };
+        desc.direction = if random.once_in(12) { random.number() as u32 } else { 1 + random.below(2) as u32 };
+        desc.precision = if random.once_in(8) { *random.pick(DType::ALL) } else { *random.pick(&[DType::F32, DType::F64]) };
+        desc.rank = if random.once_in(8) { random.number() as u32 } else { 1 };
+        let n = 1 + random.below(60) as i64;
+        desc.n = [small(random, n), small(random, 1), small(random, 1)];
+        let usual = 1 + random.below(3) as i64;
+        desc.batch = small(random, usual);
+        (desc.in_stride, desc.out_stride) = (small(random, 1), small(random, 1));
+        (desc.in_dist, desc.out_dist) = (small(random, n), small(random, n));
+        desc.in_embed[0] = small(random, 0);
+        desc.out_embed[0] = small(random, 0);
+        desc.scale = if random.once_in(4) { f64::from_bits(random.number()) } else { 1.0 };
+        let work = desc.n.into_iter().chain([desc.batch]).fold(1i64, |w, n| w.saturating_mul(n.saturating_abs().max(1)));
+        let binding = |random: &mut Random| Binding { buffer: self.operand(random).cast(), byte_offset: 16 * random.below(4000) as u64 };
+        let (input, output) = (binding(random), binding(random));
+        let desc = Long::of(desc, random, |d, size| d.size = size);
+        // SAFETY: structs are as long as they state, with the tail behind them.
+        unsafe {
+            let mut support = Support { size: Support::SIZE, kind: Support::KIND, ..core::mem::zeroed() };
+            end(c::flagos_fft_query(self.device, &desc.value, random.below(4) as u32, &mut support), "fft");
+            if work > MOST_ELEMS {
+                return End::Refused;
+            }
+            let ended = end(c::flagos_fft_execute(self.stream, &desc.value, &input, &output), "fft");
+            assert_eq!(end(c::flagos_stream_sync(self.stream), "fft"), End::Done);
+            ended
+        }
+    }
+}
+
+impl Default for Rig {
+    fn default() -> Rig {
+        Rig::new()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // SAFETY: each handle is released once, the context last.
+        unsafe {
+            end(c::flagos_buffer_release(self.buffer), "buffer");
+            end(c::flagos_stream_release(self.stream), "stream");
+            end(c::flagos_device_release(self.device), "device");
+            end(c::flagos_context_release(self.context), "context");
+        }
+    }
+}
