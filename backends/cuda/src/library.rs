@@ -93,14 +93,23 @@ impl Culib {
         let names = || self.entry().majors.iter().map(|m| format!("{}.{m}", self.entry().stem));
         let files = folders.iter().flat_map(|f| if f.is_file() { vec![f.clone()] } else { names().map(|n| f.join(n)).collect() });
         for file in files.filter(|f| f.is_absolute() && f.exists()) {
-            // SAFETY: a library of CUDA at a path the user or the system names; its constructors ask nothing of the caller.
-            if let Ok(library) = unsafe { libloading::Library::new(&file) } {
-                // It stays open for the life of the process, as everything found through it does.
-                core::mem::forget(library);
+            if keep_open(&file) {
+                // NVRTC looks for its built-in declarations by name only.
+                let beside = file.parent().and_then(|f| std::fs::read_dir(f).ok()).into_iter().flatten().flatten();
+                let builtins = |name: &std::ffi::OsStr| name.to_str().is_some_and(|n| n.starts_with("libnvrtc-builtins.so"));
+                for entry in beside.filter(|e| self == Culib::Nvrtc && builtins(&e.file_name())) {
+                    keep_open(&entry.path());
+                }
                 return;
             }
         }
     }
+}
+
+/// Opens a library for the life of the process, as everything found through it needs.
+fn keep_open(file: &Path) -> bool {
+    // SAFETY: a library of CUDA at a path the user or the system names; its constructors ask nothing of the caller.
+    unsafe { libloading::Library::new(file) }.map(core::mem::forget).is_ok()
 }
 
 /// Folders a toolkit may be installed in: the environment's, then the usual one.

@@ -20,6 +20,7 @@ struct Backend {
 /// Backends staged. Each folder under backends/ that yields a library has a line.
 const BACKENDS: &[Backend] = &[
     Backend { package: Some("flagos-backend-cpu-so"), folder: "cpu", library: "libflagos_backend_cpu.so", manifest: "cpu.json", rank: 40, example: false },
+    Backend { package: Some("flagos-backend-cuda"), folder: "cuda", library: "libflagos_backend_cuda.so", manifest: "cuda.json", rank: 50, example: false },
     Backend { package: Some("flagos-backend-null"), folder: "null", library: "libflagos_backend_null.so", manifest: "null.json", rank: 90, example: true },
     Backend { package: None, folder: "example-c", library: "libflagos_example_c.so", manifest: "example_c.json", rank: 80, example: true },
 ];
