@@ -5,24 +5,29 @@
 //! The calling thread's current context is left as it was found.
 //!
 //! Layers, outermost first: `flagos_backend_api::vendor` owns handles, checks arguments and stops panics; [`device`], [`memory`], [`stream`],
-//! [`module`] implement its safe traits; [`driver`] and [`library`] are the border to CUDA; [`arena`], [`pages`],
+//! [`module`], [`matmul`], [`blas`] and [`fft`] (with [`plan`], which they share, [`product`] and [`engine`]) implement its safe traits; [`driver`] and [`library`] are the border to CUDA; [`arena`], [`pages`],
 //! [`pool`] and [`timeline`] are what memory and streams are made of; [`compile`] and [`binary`] work without a device.
 
 pub mod arena;
 pub mod binary;
+pub mod blas;
 pub mod compile;
 pub mod device;
 pub mod driver;
 pub mod engine;
+pub mod fft;
 pub mod library;
+pub mod matmul;
 pub mod memory;
 pub mod module;
 pub mod pages;
+pub mod plan;
 pub mod pool;
+pub mod product;
 pub mod stream;
 pub mod timeline;
 
-use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, module_table};
+use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, blas_table, fft_table, module_table, op_table};
 use flagos_backend_api::{DeviceKind, Result, build_id, export_backend};
 
 pub use device::CudaDevice;
@@ -38,7 +43,13 @@ impl Backend for Cuda {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const VENDOR: &'static str = "libflagos";
     const BUILD_ID: &'static str = build_id!();
-    const DOMAINS: Domains = Domains { module: Some(module_table::<Cuda>()), ..Domains::NONE };
+    const DOMAINS: Domains = Domains {
+        module: Some(module_table::<Cuda>()),
+        op: Some(op_table::<Cuda>()),
+        blas: Some(blas_table::<Cuda>()),
+        fft: Some(fft_table::<Cuda>()),
+        ..Domains::NONE
+    };
     type Device = CudaDevice;
 
     fn state() -> &'static State {
