@@ -133,8 +133,8 @@ impl Rig {
         let Ok(instance) = case.instance(operator, types, 1) else { return End::Refused };
         // SAFETY: the descriptor is lent for the closure; its arrays hold what it states.
         instance.call.with_abi(|op| unsafe {
-            let mut inputs: Vec<Tensor> = (0..op.n_in).map(|i| self.tensor(*op.inputs.add(i as usize), random)).collect();
-            let mut outputs: Vec<Tensor> = (0..op.n_out).map(|i| self.tensor(*op.outputs.add(i as usize), random)).collect();
+            let inputs: Vec<Tensor> = (0..op.n_in).map(|i| self.tensor(*op.inputs.add(i as usize), random)).collect();
+            let outputs: Vec<Tensor> = (0..op.n_out).map(|i| self.tensor(*op.outputs.add(i as usize), random)).collect();
             let mut attrs: Vec<Attr> = (0..op.n_attr).map(|i| *op.attrs.add(i as usize)).collect();
             let span: Vec<i64> = (0..16).map(|_| random.number() as i64).collect();
             if random.once_in(3) {
@@ -178,7 +178,6 @@ impl Rig {
             }
             let ended = end(c::flagos_op_execute(self.stream, op), what);
             assert_eq!(end(c::flagos_stream_sync(self.stream), what), End::Done);
-            (inputs.clear(), outputs.clear());
             ended
         })
     }
