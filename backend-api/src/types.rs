@@ -342,7 +342,7 @@ impl Tensor {
             if n == 0 {
                 return Some((0, 0));
             }
-            let reach = (n - 1).checked_mul(s)?;
+            let reach = n.checked_sub(1)?.checked_mul(s)?;
             if reach < 0 { low = low.checked_add(reach)? } else { high = high.checked_add(reach)? }
         }
         Some((low, high.checked_add(1)?))

@@ -107,7 +107,8 @@ fn product(desc: &BlasDesc, target: &Target, vector: bool) -> Result<Box<dyn Bla
     };
     let place = |v: &View| {
         let width = v.tensor.dtype.bytes() as isize;
-        (v.origin as isize * width, v.tensor.stride[0] as isize * width)
+        // The stride between problems counts only where there are several; then its span was checked.
+        (v.origin as isize * width, (v.tensor.stride[0] as isize).wrapping_mul(width))
     };
     Ok(Box::new(Product {
         batch: Batch::new(&shape, desc.batch as usize, target)?,

@@ -78,11 +78,11 @@ pub fn plan(desc: &BlasDesc, target: &Target) -> Result<Box<dyn BlasKernel>> {
         t: ts,
         b: bs,
         origins: origins.map(|o| o * width),
-        between: [a, b].map(|v| v.tensor.stride[0] as isize * width),
+        between: [a, b].map(|v| (v.tensor.stride[0] as isize).wrapping_mul(width)),
         conj: desc.trans_a == BlasTrans::CONJ_TRANS.0,
         unit: desc.diag == BlasDiag::UNIT.0,
         solve,
-        side_by_side: desc.batch > 1 && m * m * n < 1 << 24,
+        side_by_side: desc.batch > 1 && m.saturating_mul(m).saturating_mul(n) < 1 << 24,
         space: 0,
     };
     call.space = call.space_of(m)?.max(call.gemm(m, 0)?.workspace_bytes());

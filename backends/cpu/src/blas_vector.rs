@@ -61,11 +61,11 @@ pub fn plan(desc: &BlasDesc, target: &Target) -> Result<Box<dyn BlasKernel>> {
     let (mut vectors, mut result) = (Vec::new(), None);
     for v in blas::views(desc) {
         let width = v.tensor.dtype.bytes() as isize;
-        let between = v.tensor.stride[0] as isize * width;
+        let between = (v.tensor.stride[0] as isize).wrapping_mul(width);
         if v.tensor.rank == 1 {
             result = Some(between);
         } else {
-            vectors.push((v.origin as isize * width, between, v.tensor.stride[1] as isize, width as usize));
+            vectors.push(((v.origin as isize).wrapping_mul(width), between, v.tensor.stride[1] as isize, width as usize));
         }
     }
     Ok(Box::new(Vector { isa: target.isa, routine, compute: desc.compute_dtype, batch: desc.batch as usize, n: desc.n as usize, vectors, result, chunk, finish }))

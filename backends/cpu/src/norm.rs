@@ -168,8 +168,9 @@ vectorize! {
             }
             row.space.cast_const()
         };
+        // An empty row may have no memory at all.
         // SAFETY: n values, none written while the slice is in use (y may be x, but is written value by value below).
-        let values = unsafe { core::slice::from_raw_parts(v, n) };
+        let values = if n == 0 { &[] } else { unsafe { core::slice::from_raw_parts(v, n) } };
         let zero = T::Acc::ZERO;
         let mean = if row.layer { sum(values, |x| x) / n as f64 } else { 0.0 };
         let m = T::Acc::of(mean);

@@ -195,7 +195,8 @@ impl Plan {
                     && *offset as i64 >= -span.low
                     && (span.high <= 0 || (*offset).checked_add(span.high as u64).is_some_and(|end| end <= buffer.0.bytes))
                     || buffer.0.bytes == u64::MAX;
-                if fits && Arc::ptr_eq(&buffer.0.device.0, &self.0.device.0) {
+                let aligned = *offset & u64::from(span.align - 1) == 0;
+                if fits && aligned && Arc::ptr_eq(&buffer.0.device.0, &self.0.device.0) {
                     Ok(Binding { buffer: buffer.0.raw.as_ptr(), byte_offset: *offset })
                 } else {
                     self.bad_operand(index, buffer, *offset, span)
@@ -267,7 +268,9 @@ impl Plan {
 
     #[cold]
     fn bad_operand(&self, index: usize, buffer: &Buffer, offset: u64, span: &Span) -> Result<Binding> {
-        let text = if Arc::ptr_eq(&buffer.0.device.0, &self.0.device.0) {
+        let text = if offset & u64::from(span.align - 1) != 0 {
+            format!("{}: operand {index} begins at byte {offset}, which is no multiple of its elements' {} bytes", self.0.operator, span.align)
+        } else if Arc::ptr_eq(&buffer.0.device.0, &self.0.device.0) {
             format!(
                 "{}: operand {index} touches bytes {} to {} from offset {offset} of a buffer of {} bytes",
                 self.0.operator, span.low, span.high, buffer.0.bytes

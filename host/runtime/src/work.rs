@@ -29,6 +29,8 @@ pub struct Span {
     pub reads: bool,
     /// The call writes it.
     pub writes: bool,
+    /// Bytes of an element (of its real part, where it is complex): binding offsets are multiples of it.
+    pub align: u32,
 }
 
 impl Span {
@@ -75,17 +77,23 @@ impl Work {
                 tensors
                     .map(|(t, out)| {
                         if t.is_none() {
-                            return Ok(Span { low: 0, high: 0, reads: !out, writes: out });
+                            return Ok(Span { low: 0, high: 0, reads: !out, writes: out, align: 1 });
                         }
                         let width = t.dtype.bytes() as i64;
                         let (low, high) = t.extent().ok_or_else(overflow)?;
                         let scale = |n: i64| n.checked_mul(width).ok_or_else(overflow);
-                        Ok(Span { low: scale(low)?, high: scale(high)?, reads: !out, writes: out })
+                        Ok(Span { low: scale(low)?, high: scale(high)?, reads: !out, writes: out, align: alignment(t.dtype) })
                     })
                     .collect()
             }
-            Work::Blas(desc) => flagos_catalog::blas::operands(desc).map(|list| list.into_iter().map(Span::from).collect()),
-            Work::Fft(desc) => flagos_catalog::fft::operands(desc).map(|list| list.into_iter().map(Span::from).collect()),
+            Work::Blas(desc) => {
+                let align = |writes: bool| alignment(if writes { desc.out_dtype } else { desc.dtype });
+                flagos_catalog::blas::operands(desc).map(|list| list.into_iter().map(|s| Span::of(s, align(s.writes))).collect())
+            }
+            Work::Fft(desc) => {
+                let align = alignment(desc.precision);
+                flagos_catalog::fft::operands(desc).map(|list| list.into_iter().map(|s| Span::of(s, align)).collect())
+            }
         }
     }
 
@@ -153,8 +161,14 @@ impl Work {
     }
 }
 
-impl From<flagos_catalog::OperandSpan> for Span {
-    fn from(s: flagos_catalog::OperandSpan) -> Span {
-        Span { low: s.low_bytes, high: s.high_bytes, reads: s.reads, writes: s.writes }
+impl Span {
+    fn of(s: flagos_catalog::OperandSpan, align: u32) -> Span {
+        Span { low: s.low_bytes, high: s.high_bytes, reads: s.reads, writes: s.writes, align }
     }
+}
+
+/// Alignment of elements: their width, of complex ones that of a part; 1 for no type.
+fn alignment(dtype: DType) -> u32 {
+    let bytes = dtype.bytes() as u32;
+    if dtype.is_complex() { bytes / 2 } else { bytes.max(1) }
 }

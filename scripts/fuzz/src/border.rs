@@ -25,7 +25,8 @@ pub struct Rig {
     context: *mut Context,
     device: *mut Device,
     stream: *mut Stream,
-    buffer: *mut Buffer,
+    /// What calls read, and what they write: partly overlapping operands are the caller's fault, which the layer `validate` looks for.
+    buffers: [*mut Buffer; 2],
     cases: Vec<(&'static Operator, Assignment, Case)>,
     blas: Vec<BlasCase>,
     fft: Vec<FftCase>,
@@ -78,13 +79,15 @@ impl<T> Long<T> {
 impl Rig {
     /// Opens the embedded device.
     pub fn new() -> Rig {
-        let (mut context, mut device, mut stream, mut buffer) = (null_mut(), null_mut(), null_mut(), null_mut());
+        let (mut context, mut device, mut stream, mut buffers) = (null_mut(), null_mut(), null_mut(), [null_mut(); 2]);
         // SAFETY: out pointers are locals.
         unsafe {
             assert_eq!(end(c::flagos_context_create(&mut context), "context"), End::Done);
             assert_eq!(end(c::flagos_device_open(context, c"embedded".as_ptr(), &mut device), "device"), End::Done);
             assert_eq!(end(c::flagos_stream_create(device, 0, 0, &mut stream), "stream"), End::Done);
-            assert_eq!(end(c::flagos_buffer_alloc(device, BYTES, 0, &mut buffer), "buffer"), End::Done);
+            for buffer in &mut buffers {
+                assert_eq!(end(c::flagos_buffer_alloc(device, BYTES, 0, buffer), "buffer"), End::Done);
+            }
         }
         let mut cases = Vec::new();
         for operator in operators() {
@@ -93,24 +96,24 @@ impl Rig {
                 cases.push((*operator, types[cases.len() % types.len()].clone(), case));
             }
         }
-        Rig { context, device, stream, buffer, cases, blas: flagos_catalog::blas::cases(), fft: flagos_catalog::fft::cases() }
+        Rig { context, device, stream, buffers, cases, blas: flagos_catalog::blas::cases(), fft: flagos_catalog::fft::cases() }
     }
 
-    fn operand(&self, random: &mut Random) -> *mut c_void {
+    fn operand(&self, random: &mut Random, written: bool) -> *mut c_void {
         match random.below(24) {
             0 => null_mut(),
             1 => self.stream.cast(),
             2 => self.context.cast(),
-            _ => self.buffer.cast(),
+            _ => self.buffers[usize::from(written)].cast(),
         }
     }
 
-    fn binding(&self, random: &mut Random) -> Binding {
-        Binding { buffer: self.operand(random).cast(), byte_offset: if random.once_in(12) { random.number() } else { 16 * random.below(BYTES as usize / 64) as u64 } }
+    fn binding(&self, random: &mut Random, written: bool) -> Binding {
+        Binding { buffer: self.operand(random, written).cast(), byte_offset: if random.once_in(12) { random.number() } else { 16 * random.below(BYTES as usize / 64) as u64 } }
     }
 
-    fn tensor(&self, mut t: Tensor, random: &mut Random) -> Tensor {
-        t.buffer = self.operand(random).cast();
+    fn tensor(&self, mut t: Tensor, random: &mut Random, written: bool) -> Tensor {
+        t.buffer = self.operand(random, written).cast();
         t.byte_offset = if random.once_in(3) { random.number() } else { 8 * random.below(BYTES as usize / 16) as u64 };
         if random.once_in(4) {
             match random.below(8) {
@@ -133,8 +136,8 @@ impl Rig {
         let Ok(instance) = case.instance(operator, types, 1) else { return End::Refused };
         // SAFETY: the descriptor is lent for the closure; its arrays hold what it states.
         instance.call.with_abi(|op| unsafe {
-            let inputs: Vec<Tensor> = (0..op.n_in).map(|i| self.tensor(*op.inputs.add(i as usize), random)).collect();
-            let outputs: Vec<Tensor> = (0..op.n_out).map(|i| self.tensor(*op.outputs.add(i as usize), random)).collect();
+            let inputs: Vec<Tensor> = (0..op.n_in).map(|i| self.tensor(*op.inputs.add(i as usize), random, false)).collect();
+            let outputs: Vec<Tensor> = (0..op.n_out).map(|i| self.tensor(*op.outputs.add(i as usize), random, true)).collect();
             let mut attrs: Vec<Attr> = (0..op.n_attr).map(|i| *op.attrs.add(i as usize)).collect();
             let span: Vec<i64> = (0..16).map(|_| random.number() as i64).collect();
             if random.once_in(3) {
@@ -201,7 +204,7 @@ impl Rig {
         let work = [desc.m, desc.n, desc.k, desc.batch].into_iter().fold(1i64, |w, n| w.saturating_mul(n.saturating_abs().max(1)));
         let n_operands = flagos_catalog::blas::operands(&desc).map_or(3, |o| o.len());
         let n_bindings = if random.once_in(12) { random.below(5) } else { n_operands };
-        let bindings: Vec<Binding> = (0..n_bindings).map(|_| self.binding(random)).collect();
+        let bindings: Vec<Binding> = (0..n_bindings).map(|i| self.binding(random, i + 1 == n_operands)).collect();
         let scalars = [1.0f64, 0.5];
         let desc = Long::of(desc, random, |d, size| d.size = size);
         // SAFETY: structs are as long as they state, with the tail behind them; arrays hold what is stated.
@@ -232,7 +235,7 @@ impl Rig {
             }
         }
         let work = desc.n.into_iter().chain([desc.batch]).fold(1i64, |w, n| w.saturating_mul(n.saturating_abs().max(1)));
-        let (input, output) = (self.binding(random), self.binding(random));
+        let (input, output) = (self.binding(random, false), self.binding(random, true));
         let desc = Long::of(desc, random, |d, size| d.size = size);
         // SAFETY: structs are as long as they state, with the tail behind them.
         unsafe {
@@ -258,7 +261,9 @@ impl Drop for Rig {
     fn drop(&mut self) {
         // SAFETY: each handle is released once, the context last.
         unsafe {
-            end(c::flagos_buffer_release(self.buffer), "buffer");
+            for buffer in self.buffers {
+                end(c::flagos_buffer_release(buffer), "buffer");
+            }
             end(c::flagos_stream_release(self.stream), "stream");
             end(c::flagos_device_release(self.device), "device");
             end(c::flagos_context_release(self.context), "context");
