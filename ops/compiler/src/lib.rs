@@ -10,8 +10,11 @@
 //! file per format. Nothing above the emitters knows a format: they differ by the [`Target`]'s facts.
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod elem;
+pub mod emit;
 pub mod error;
+pub mod lower;
 pub mod target;
 pub mod thread;
 pub mod tile;
@@ -33,4 +36,9 @@ pub struct Compiled {
     pub threads: u32,
     /// `shared_bytes` of a launch (0 where the code declares its own).
     pub shared_bytes: u32,
+}
+
+/// Compiles function `entry` of a program for a target: verify, simplify, lower, emit.
+pub fn compile(program: &tile::Program, entry: &str, target: &Target, options: &Options) -> Result<Compiled> {
+    emit::emit(&lower::lower(program, entry, target, options)?, target)
 }

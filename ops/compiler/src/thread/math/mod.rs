@@ -1,0 +1,1 @@
+//! Functions that a format lacks, written with those it has.

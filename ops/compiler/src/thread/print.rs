@@ -1,0 +1,1 @@
+//! Thread programs as text, for people.

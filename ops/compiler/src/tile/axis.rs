@@ -1,0 +1,1 @@
+//! What is known of integers and pointers: contiguity, divisibility, constancy along each axis.

@@ -1,0 +1,1 @@
+//! Text out: the Triton dialect, parsed back to the same program.

@@ -1,0 +1,1 @@
+//! What holds of every program the rest of the compiler sees: types, shapes, dominance.
