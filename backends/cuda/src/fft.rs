@@ -227,13 +227,26 @@ impl FftCall {
 
 /// Copies `rows` rows of `width` bytes; sides are (address, pitch).
 fn copy_rows(stream: &CudaStream, from: (u64, u64), to: (u64, u64), width: u64, rows: u64) -> Result<()> {
-    // SAFETY: all-zero bytes are a value of the struct.
-    let mut copy: sys::CUDA_MEMCPY2D = unsafe { core::mem::zeroed() };
-    // Addresses are unified: the driver sees what they are of.
-    (copy.srcMemoryType, copy.dstMemoryType) = (sys::CUmemorytype::CU_MEMORYTYPE_UNIFIED, sys::CUmemorytype::CU_MEMORYTYPE_UNIFIED);
-    (copy.srcDevice, copy.srcPitch) = (from.0, from.1 as usize);
-    (copy.dstDevice, copy.dstPitch) = (to.0, to.1 as usize);
-    (copy.WidthInBytes, copy.Height) = (width as usize, rows as usize);
+    // Addresses are unified: the driver sees what they are of. No memory type is 0, so the struct is written out.
+    let unified = sys::CUmemorytype::CU_MEMORYTYPE_UNIFIED;
+    let copy = sys::CUDA_MEMCPY2D {
+        srcXInBytes: 0,
+        srcY: 0,
+        srcMemoryType: unified,
+        srcHost: core::ptr::null(),
+        srcDevice: from.0,
+        srcArray: core::ptr::null_mut(),
+        srcPitch: from.1 as usize,
+        dstXInBytes: 0,
+        dstY: 0,
+        dstMemoryType: unified,
+        dstHost: core::ptr::null_mut(),
+        dstDevice: to.0,
+        dstArray: core::ptr::null_mut(),
+        dstPitch: to.1 as usize,
+        WidthInBytes: width as usize,
+        Height: rows as usize,
+    };
     // SAFETY: the host bound memory of the planned extents; the workspace has room for the rows.
     driver::check(unsafe { sys::cuMemcpy2DAsync_v2(&copy, stream.raw()) }, "cuMemcpy2DAsync")
 }
