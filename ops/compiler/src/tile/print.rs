@@ -358,7 +358,7 @@ impl Printer<'_> {
         }
         self.text.push(' ');
         self.block(&op.regions[0], indent, "scf.yield", false)?;
-        if let Some(other) = op.regions.get(1).filter(|r| !op.results.is_empty() || r.ops.len() > 1) {
+        if let Some(other) = op.regions.get(1).filter(|r| !r.ops.is_empty()) {
             self.text += " else ";
             self.block(other, indent, "scf.yield", false)?;
         }

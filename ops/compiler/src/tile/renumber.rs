@@ -3,7 +3,7 @@
 use crate::tile::{Block, Function, OpKind, Value};
 
 /// Numbers the values of a function in the order in which its text defines them (arguments, then by operation: arguments of its regions
-/// and what they define, then results), drops values nothing defines, and gives an `if` without an else one that yields nothing.
+/// and what they define, then results), drops values nothing defines, and empties the else of an `if` that only yields nothing.
 pub fn renumber(function: &mut Function) {
     let mut order = Vec::with_capacity(function.types.len());
     define(&mut function.body, &mut order);
@@ -22,12 +22,12 @@ pub fn renumber(function: &mut Function) {
 fn define(block: &mut Block, order: &mut Vec<Value>) {
     order.extend(&block.args);
     for op in &mut block.ops {
-        if op.kind == OpKind::If {
-            for region in &mut op.regions {
-                if region.ops.is_empty() {
-                    region.ops.push(crate::tile::Op { kind: OpKind::Yield, operands: vec![], results: vec![], regions: vec![], loc: op.loc });
-                }
-            }
+        if op.kind == OpKind::If
+            && op.results.is_empty()
+            && let Some(other) = op.regions.get_mut(1)
+            && matches!(other.ops.as_slice(), [last] if last.kind == OpKind::Yield && last.operands.is_empty())
+        {
+            other.ops.clear();
         }
         for region in &mut op.regions {
             define(region, order);

@@ -142,7 +142,7 @@ impl<'a> Parser<'a> {
             self.s.expect("{")?;
             self.scoped(|p| p.inside(Vec::new()))?
         } else {
-            Block { args: Vec::new(), ops: vec![end(crate::error::Loc::default())] }
+            Block::default()
         };
         self.skip_attrs()?;
         Ok(Parsed { kind: OpKind::If, operands: vec![condition], results, regions: vec![then, other] })
