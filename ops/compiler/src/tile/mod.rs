@@ -6,6 +6,7 @@
 pub mod axis;
 pub mod interpret;
 mod ir;
+pub mod libdevice;
 mod names;
 pub mod number;
 mod op;
