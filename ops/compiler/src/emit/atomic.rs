@@ -8,6 +8,8 @@ use crate::{CompileError, Elem};
 /// Refuses operations that a type does not have.
 pub(super) fn check_rmw(rmw: Rmw, elem: Elem) -> Result<()> {
     let fits = match rmw {
+        Rmw::And | Rmw::Or | Rmw::Xor | Rmw::Exch if elem == Elem::I1 => true,
+        _ if elem == Elem::I1 => false,
         Rmw::FAdd => elem.is_float(),
         Rmw::Add | Rmw::And | Rmw::Or | Rmw::Xor | Rmw::UMax | Rmw::UMin => elem.is_int(),
         Rmw::Max | Rmw::Min | Rmw::Exch => true,
@@ -21,12 +23,11 @@ pub(super) fn combine(rmw: Rmw, elem: Elem) -> String {
     let (bits, wide) = (elem.bits(), if elem == Elem::F64 { 64 } else { 32 });
     let float = |x: &str| if narrow { format!("fl_f32_from_{}({x})", tag(elem)) } else { format!("fl_as_f{bits}({x})") };
     let back = |x: String| if narrow { format!("fl_{}_from_f32({x})", tag(elem)) } else { format!("fl_as_u{bits}({x})") };
-    let signed = |x: &str| if elem == Elem::I1 { format!("-(i32){x}") } else { format!("(i{bits}){x}") };
+    let signed = |x: &str| format!("(i{bits}){x}");
     match rmw {
         Rmw::And => "old & v".to_owned(),
         Rmw::Or => "old | v".to_owned(),
         Rmw::Xor => "old ^ v".to_owned(),
-        Rmw::Add if elem == Elem::I1 => "old ^ v".to_owned(),
         Rmw::Add => "old + v".to_owned(),
         Rmw::FAdd => back(format!("{} + {}", float("old"), float("v"))),
         Rmw::Max | Rmw::Min if elem.is_float() => back(format!("fl_{}_f{wide}({}, {})", if rmw == Rmw::Max { "maxnum" } else { "minnum" }, float("old"), float("v"))),

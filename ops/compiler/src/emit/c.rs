@@ -217,7 +217,7 @@ fn atomic_helper(name: &str) -> Option<String> {
     let (rmw, elem) = rmw_of(name)?;
     let t = bits_type(elem);
     let native = match rmw {
-        Rmw::Add if elem != Elem::I1 => Some("fetch_add"),
+        Rmw::Add => Some("fetch_add"),
         Rmw::And => Some("fetch_and"),
         Rmw::Or => Some("fetch_or"),
         Rmw::Xor => Some("fetch_xor"),

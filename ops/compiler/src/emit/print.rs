@@ -76,10 +76,7 @@ impl Printer<'_> {
                 line!(self, "}}");
             }
             Stmt::For { index, low, high, step, unsigned, unroll, body, .. } => {
-                if *unroll > 0 && let Some(text) = self.dialect.unroll(*unroll) {
-                    line!(self, "{text}");
-                }
-                self.counted(*index, [*low, *high, *step], *unsigned)?;
+                self.counted(*index, [*low, *high, *step], *unsigned, *unroll)?;
                 self.nested(body)?;
                 line!(self, "}}");
             }
@@ -94,7 +91,7 @@ impl Printer<'_> {
     }
 
     /// The head of a counted loop. Where the index could overflow at the end, the loop counts its rounds.
-    fn counted(&mut self, index: Val, [low, high, step]: [Val; 3], unsigned: bool) -> Result<()> {
+    fn counted(&mut self, index: Val, [low, high, step]: [Val; 3], unsigned: bool, unroll: u32) -> Result<()> {
         let elem = self.elem(index)?;
         if !matches!(elem, Elem::I8 | Elem::I16 | Elem::I32 | Elem::I64) {
             return Err(invalid(format!("a loop index of type {elem}; i32 and i64 are taken")));
@@ -106,11 +103,16 @@ impl Printer<'_> {
         let constant = |v: Val| self.constants[v.0 as usize].map(|c| literal::value(elem, c));
         let small = |c: i64| (0..1 << 30).contains(&c);
         let safe = constant(step) == Some(1) || constant(step).is_some_and(small) && constant(high).is_some_and(small);
+        if !safe {
+            line!(self, "const u{w} t{n} = {first} < {end} ? ((u{w})({end}) - (u{w})({first}) - 1u) / (u{w})({by}) + 1u : 0u;");
+        }
+        if unroll > 0 && let Some(text) = self.dialect.unroll(unroll) {
+            line!(self, "{text}");
+        }
         if safe {
             line!(self, "for ({sign}{w} n{n} = {first}; n{n} < {end}; n{n} += {by}) {{");
             line!(self, "    const {} v{n} = ({})n{n};", memory_type(elem), memory_type(elem));
         } else {
-            line!(self, "const u{w} t{n} = {first} < {end} ? ((u{w})({end}) - (u{w})({first}) - 1u) / (u{w})({by}) + 1u : 0u;");
             line!(self, "for (u{w} n{n} = 0u; n{n} < t{n}; ++n{n}) {{");
             line!(self, "    const {} v{n} = ({})((u{w})({first}) + n{n} * (u{w})({by}));", memory_type(elem), memory_type(elem));
         }

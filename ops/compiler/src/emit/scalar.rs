@@ -60,6 +60,15 @@ impl Printer<'_> {
         if elem.is_float() { Ok(elem) } else { Err(invalid(format!("{what:?} of {elem}; it takes floats"))) }
     }
 
+    /// Width of a float that arithmetic is done on.
+    fn arithmetic(&self, v: Val, what: &dyn core::fmt::Debug) -> Result<u32> {
+        match self.elem(v)? {
+            Elem::F32 => Ok(32),
+            Elem::F64 => Ok(64),
+            elem => Err(invalid(format!("{what:?} of {elem}; it takes f32 and f64"))),
+        }
+    }
+
     fn int_elem(&self, v: Val, what: &dyn core::fmt::Debug) -> Result<Elem> {
         let elem = self.elem(v)?;
         if elem.is_int() { Ok(elem) } else { Err(invalid(format!("{what:?} of {elem}; it takes integers"))) }
@@ -69,15 +78,12 @@ impl Printer<'_> {
         if matches!(op, Unary::AbsI | Unary::Ctlz | Unary::Cttz | Unary::Ctpop) {
             return self.unary_int(op, self.int_elem(v, &op)?, v);
         }
-        let elem = self.float_elem(v, &op)?;
-        let bits = if elem == Elem::F64 { 64 } else { 32 };
+        let bits = self.arithmetic(v, &op)?;
         let (sign, infinity, long) = if bits == 64 { (1u64 << 63, 0x7ffu64 << 52, self.dialect.long()) } else { (1 << 31, 0xff << 23, "") };
-        let x = self.f(v)?;
+        let x = self.u(v);
         let magnitude = || format!("(fl_as_u{bits}({x}) & {:#x}{})", sign - 1, if bits == 64 { long } else { "u" });
         let limit = format!("{infinity:#x}{}", if bits == 64 { long } else { "u" });
         match op {
-            Unary::NegF if is_narrow(elem) => return Ok(format!("{} ^ {:#x}u", self.u(v), 1u32 << (elem.bits() - 1))),
-            Unary::AbsF if is_narrow(elem) => return Ok(format!("{} & {:#x}u", self.u(v), (1u32 << (elem.bits() - 1)) - 1)),
             Unary::NegF => return Ok(format!("-{x}")),
             Unary::IsNan => return Ok(format!("{x} != {x}")),
             Unary::IsInf => return Ok(format!("{} == {limit}", magnitude())),
@@ -115,7 +121,7 @@ impl Printer<'_> {
             Unary::RoundEven => "rint",
             _ => "round",
         };
-        Ok(rounded(elem, format!("{}({x})", self.dialect.math(base, bits))))
+        Ok(format!("{}({x})", self.dialect.math(base, bits)))
     }
 
     fn unary_int(&self, op: Unary, elem: Elem, v: Val) -> Result<String> {
@@ -142,7 +148,7 @@ impl Printer<'_> {
                 return Ok(format!("{} {sign} {}", self.u(a), self.u(b)));
             }
             B::AddF | B::SubF | B::MulF | B::DivF | B::RemF | B::MaximumF | B::MinimumF | B::MaxNumF | B::MinNumF | B::Pow | B::Atan2 | B::CopySign => {
-                return self.binary_float(op, self.float_elem(a, &op)?, a, b);
+                return self.binary_float(op, a, b);
             }
             _ if elem == Elem::I1 => return self.binary_truth(op, a, b),
             _ => {}
@@ -203,33 +209,29 @@ impl Printer<'_> {
         })
     }
 
-    fn binary_float(&self, op: Binary, elem: Elem, a: Val, b: Val) -> Result<String> {
-        let bits = if elem == Elem::F64 { 64 } else { 32 };
-        let (x, y) = (self.f(a)?, self.f(b)?);
+    fn binary_float(&self, op: Binary, a: Val, b: Val) -> Result<String> {
+        let bits = self.arithmetic(a, &op)?;
+        let (x, y) = (self.u(a), self.u(b));
         let call = |name: String| format!("{name}({x}, {y})");
-        Ok(rounded(
-            elem,
-            match op {
-                Binary::AddF => format!("{x} + {y}"),
-                Binary::SubF => format!("{x} - {y}"),
-                Binary::MulF => format!("{x} * {y}"),
-                Binary::DivF => format!("{x} / {y}"),
-                Binary::RemF => call(self.dialect.math("fmod", bits)),
-                Binary::MaximumF => call(format!("fl_maximum_f{bits}")),
-                Binary::MinimumF => call(format!("fl_minimum_f{bits}")),
-                Binary::MaxNumF => call(format!("fl_maxnum_f{bits}")),
-                Binary::MinNumF => call(format!("fl_minnum_f{bits}")),
-                Binary::Pow => call(self.dialect.math("pow", bits)),
-                Binary::Atan2 => call(self.dialect.math("atan2", bits)),
-                _ => call(self.dialect.math("copysign", bits)),
-            },
-        ))
+        Ok(match op {
+            Binary::AddF => format!("{x} + {y}"),
+            Binary::SubF => format!("{x} - {y}"),
+            Binary::MulF => format!("{x} * {y}"),
+            Binary::DivF => format!("{x} / {y}"),
+            Binary::RemF => call(self.dialect.math("fmod", bits)),
+            Binary::MaximumF => call(format!("fl_maximum_f{bits}")),
+            Binary::MinimumF => call(format!("fl_minimum_f{bits}")),
+            Binary::MaxNumF => call(format!("fl_maxnum_f{bits}")),
+            Binary::MinNumF => call(format!("fl_minnum_f{bits}")),
+            Binary::Pow => call(self.dialect.math("pow", bits)),
+            Binary::Atan2 => call(self.dialect.math("atan2", bits)),
+            _ => call(self.dialect.math("copysign", bits)),
+        })
     }
 
     pub(super) fn fma(&self, a: Val, b: Val, c: Val) -> Result<String> {
-        let elem = self.float_elem(a, &"fma")?;
-        let bits = if elem == Elem::F64 { 64 } else { 32 };
-        Ok(rounded(elem, format!("{}({}, {}, {})", self.dialect.math("fma", bits), self.f(a)?, self.f(b)?, self.f(c)?)))
+        let bits = self.arithmetic(a, &"fma")?;
+        Ok(format!("{}({}, {}, {})", self.dialect.math("fma", bits), self.u(a), self.u(b), self.u(c)))
     }
 
     pub(super) fn compare_int(&self, op: CmpI, a: Val, b: Val) -> Result<String> {
@@ -250,8 +252,8 @@ impl Printer<'_> {
     }
 
     pub(super) fn compare_float(&self, op: CmpF, a: Val, b: Val) -> Result<String> {
-        self.float_elem(a, &op)?;
-        let (x, y) = (self.f(a)?, self.f(b)?);
+        self.arithmetic(a, &op)?;
+        let (x, y) = (self.u(a), self.u(b));
         Ok(match op {
             CmpF::False => "0".to_owned(),
             CmpF::True => "1".to_owned(),
