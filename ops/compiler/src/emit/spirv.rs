@@ -211,7 +211,7 @@ impl Emitter<'_> {
             Ty::Elem(Elem::F64) => self.reinterpret(Elem::F64, word),
             Ty::Elem(elem) => {
                 let low = low(&mut self.m);
-                self.value_from_bits(elem, low)
+                self.low_bits(elem, low)
             }
             Ty::Fragment(_) => return unsupported("", format!("kernel '{}': a fragment cannot be a parameter", self.kernel.name)),
         })
