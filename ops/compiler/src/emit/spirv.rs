@@ -8,13 +8,14 @@ mod atomic;
 mod cast;
 mod device;
 mod flow;
+mod fma;
 mod integer;
 mod matrix;
 mod memory;
 mod module;
 mod subgroup;
 
-use spirv::{BuiltIn, Decoration, ExecutionMode, GlslStd450Op, Op, StorageClass};
+use spirv::{BuiltIn, Decoration, ExecutionMode, Op, StorageClass};
 
 use crate::error::Result;
 use crate::thread::{Effect, Inst, Kernel, Stmt, Ty, Val};
@@ -104,7 +105,8 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<Compiled> {
 impl Emitter<'_> {
     /// Promises about floats, as far as the device makes them.
     fn float_modes(&mut self, facts: &flow::Facts) {
-        let widths = [(32, true), (64, facts.double)];
+        let through_double = facts.fused && self.device.double && !self.device.fused(32);
+        let widths = [(32, true), (64, facts.double || through_double)];
         let asked = widths.into_iter().filter(|w| w.1).flat_map(|(bits, _)| self.device.float_modes(bits).into_iter().map(move |m| (m, bits)));
         for ((mode, capability), bits) in asked.collect::<Vec<_>>() {
             self.m.capability(capability);
@@ -290,12 +292,7 @@ impl Emitter<'_> {
             Inst::Binary(op, a, b) => self.binary(*op, elem(self)?, self.id(*a), self.id(*b))?,
             Inst::Fma(a, b, c) => {
                 let (elem, parts) = (elem(self)?, [*a, *b, *c].map(|v| self.id(v)));
-                self.in_float(elem, &parts, |e, elem, parts| {
-                    let ty = e.elem(elem);
-                    let id = e.m.glsl(GlslStd450Op::Fma, ty, parts);
-                    e.m.decorate(id, Decoration::NoContraction, &[]);
-                    Ok(id)
-                })?
+                self.in_float(elem, &parts, |e, elem, parts| e.fused(elem, [parts[0], parts[1], parts[2]]))?
             }
             Inst::CmpI(op, a, b) => self.compare_integers(*op, self.elem_of(*a)?, self.id(*a), self.id(*b)),
             Inst::CmpF(op, a, b) => self.compare_floats(*op, self.elem_of(*a)?, self.id(*a), self.id(*b))?,

@@ -34,6 +34,8 @@ pub struct Device {
     /// The memory model of Vulkan.
     pub memory_model: bool,
     modes: Vec<(u32, ExecutionMode, Capability)>,
+    /// Widths whose `Fma` rounds once.
+    fused: Vec<u32>,
 }
 
 impl Device {
@@ -68,7 +70,13 @@ impl Device {
             add64: has("add64"),
             memory_model: has("memorymodel"),
             modes,
+            fused: [32, 64].into_iter().filter(|bits| has(&format!("fma{bits}"))).collect(),
         }
+    }
+
+    /// Whether `Fma` of GLSL.std.450 rounds once for floats of a width.
+    pub fn fused(&self, bits: u32) -> bool {
+        self.fused.contains(&bits)
     }
 
     /// Modes to declare for floats of a width.

@@ -26,6 +26,8 @@ pub struct Facts {
     pub shuffles: bool,
     /// Double precision.
     pub double: bool,
+    /// Products and sums rounded once.
+    pub fused: bool,
     pub shared: Vec<SharedUse>,
 }
 
@@ -44,6 +46,7 @@ fn look(list: &[Stmt], f: &mut Facts) {
                 Inst::BlockId(_) => f.block_ids = true,
                 Inst::NumBlocks(_) => f.block_counts = true,
                 Inst::ThreadId => f.thread_ids = true,
+                Inst::Fma(..) => f.fused = true,
                 Inst::Shuffle(..) => (f.subgroups, f.shuffles, f.thread_ids) = (true, true, true),
                 Inst::FragmentZero | Inst::FragmentLoad { .. } | Inst::FragmentMulAdd(..) => f.subgroups = true,
                 Inst::Atomic { place: Place::Shared { array: Shared(i), .. }, .. } | Inst::AtomicCas { place: Place::Shared { array: Shared(i), .. }, .. } => {
