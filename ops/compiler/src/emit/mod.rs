@@ -8,6 +8,7 @@ mod narrow;
 mod print;
 mod scalar;
 mod source;
+mod spirv;
 
 use flagos_backend_api::KernelFormat;
 
@@ -19,6 +20,7 @@ use crate::{CompileError, Compiled, Target, thread};
 pub fn emit(kernel: &thread::Kernel, target: &Target) -> Result<Compiled> {
     match target.format {
         KernelFormat::C => source::emit(kernel, target, &c::C),
+        KernelFormat::SPIRV_VULKAN => spirv::emit(kernel, target),
         other => Err(CompileError::unsupported("", Default::default(), format!("no emitter for format {}", other.0))),
     }
 }
