@@ -6,6 +6,7 @@ use flagos_backend_api::KernelFormat;
 use flagos_compiler::build::{Expr, Kernel as Builder, kernel};
 use flagos_compiler::{Elem, Options, Target};
 
+use crate::lines::Cut;
 use crate::{Arg, Kernel, Step};
 
 /// Most blocks along x; further ones go along y, as some devices take no more than 65535 along an axis.
@@ -40,6 +41,12 @@ pub struct Code {
     pub aligned: bool,
 }
 
+/// Code whose tiles are larger than usual takes more threads.
+pub struct Sized {
+    code: Code,
+    elems: u32,
+}
+
 /// What a body knows beside its arguments.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
@@ -56,10 +63,23 @@ impl Context<'_> {
 }
 
 impl Code {
+    /// For blocks that hold a tile of a cut in registers.
+    pub fn sized(self, cut: Cut) -> Sized {
+        Sized { code: self, elems: cut.lines * cut.points }
+    }
     /// The step: `declare` states the arguments, `body` is run for each block with its index (i32).
     pub fn step<A>(
         self,
         target: &Target,
+        declare: impl Fn(&Context) -> A + Send + Sync + 'static,
+        body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
+    ) -> Step {
+        self.step_of(target, threads(target), declare, body)
+    }
+    fn step_of<A>(
+        self,
+        target: &Target,
+        threads: u32,
         declare: impl Fn(&Context) -> A + Send + Sync + 'static,
         body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
     ) -> Step {
@@ -76,7 +96,7 @@ impl Code {
                 k.when(block.lt(blocks), || body(k, &a, block));
             })
         });
-        let options = Options { threads: threads(target), stages: 1 };
+        let options = Options { threads, stages: 1 };
         let kernel = |align: u32, note: &str| {
             let (source, fold) = (source.clone(), if folded { " folded" } else { "" });
             let key = format!("{} {}{fold}{note} t{}", entry.trim_start_matches("k_"), self.key, options.threads);
@@ -89,6 +109,21 @@ impl Code {
             grid = [ROW_OF_BLOCKS as u32, (self.blocks as u64).div_ceil(ROW_OF_BLOCKS) as u32, 1];
         }
         Step { kernel: kernel(1, ""), aligned: self.aligned.then(|| kernel(16, " aligned")), grid, args }
+    }
+}
+
+impl Sized {
+    /// As [`Code::step`].
+    pub fn step<A>(
+        self,
+        target: &Target,
+        declare: impl Fn(&Context) -> A + Send + Sync + 'static,
+        body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
+    ) -> Step {
+        let usual = threads(target);
+        let most = 512.min(1 << target.max_block_threads.max(1).ilog2()).max(usual);
+        let threads = if is_cpu(target) { 1 } else { (self.elems / 16).clamp(usual, most) };
+        self.code.step_of(target, threads, declare, body)
     }
 }
 

@@ -11,11 +11,14 @@ mod elementwise;
 mod lane;
 mod lines;
 mod launch;
+mod norm;
 mod number;
 mod pointwise;
 mod random;
 mod recipe;
 mod reduction;
+mod scan;
+mod softmax;
 mod space;
 mod view;
 
@@ -28,7 +31,7 @@ pub use view::View;
 /// A family: its operators with their recipes.
 type Family = fn() -> Vec<(&'static str, Cook)>;
 
-const FAMILIES: &[Family] = &[pointwise::recipes, copy::recipes, create::recipes, random::recipes, reduction::recipes];
+const FAMILIES: &[Family] = &[pointwise::recipes, copy::recipes, create::recipes, random::recipes, reduction::recipes, softmax::recipes, norm::recipes, scan::recipes];
 
 static COOKS: LazyLock<HashMap<&'static str, Cook>> = LazyLock::new(|| FAMILIES.iter().flat_map(|f| f()).collect());
 
