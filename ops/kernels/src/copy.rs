@@ -25,7 +25,7 @@ fn move_to(name: &'static str, x: View, y: View) -> Elementwise {
     // Bits that are only moved need no type but their width: kernels of f32, i32 and u32 are one.
     let key = if from == to { format!("move {}", memory(from).as_int()) } else { format!("{from} {to}") };
     let (x, y) = if from == to { (bits(x), bits(y)) } else { (x, y) };
-    Elementwise { entry: entry(name), key, inputs: vec![x], output: y, body: Arc::new(move |x: &[Expr]| convert(x[0], from, to)) }
+    Elementwise { entry: entry(name), key, inputs: vec![x], output: y, body: Arc::new(move |x: &[Expr]| convert(x[0], from, to)), indirect: None }
 }
 
 /// The view with integers of the same width.
@@ -75,5 +75,5 @@ fn choose(call: &Call, target: &Target) -> Result<Recipe> {
     let body = move |x: &[Expr]| x[0].differs(0i64).select(convert(x[1], a, y), convert(x[2], b, y));
     let inputs = (0..3).map(|i| View::input(call, i)).collect();
     let key = format!("{a} {b} {y}");
-    Elementwise { entry: entry(call.operator.name), key, inputs, output: View::output(call, 0), body: Arc::new(body) }.recipe(target)
+    Elementwise { entry: entry(call.operator.name), key, inputs, output: View::output(call, 0), body: Arc::new(body), indirect: None }.recipe(target)
 }

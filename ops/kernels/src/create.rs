@@ -28,7 +28,7 @@ fn fill(call: &Call, target: &Target) -> Result<Recipe> {
         false => int_constant(elem, wrap(elem, int)),
     };
     let key = format!("{t} {:x} {int}", float.to_bits());
-    Elementwise { entry: entry(call.operator.name), key, inputs: vec![], output: View::output(call, 0), body: Arc::new(body) }.recipe(target)
+    Elementwise { entry: entry(call.operator.name), key, inputs: vec![], output: View::output(call, 0), body: Arc::new(body), indirect: None }.recipe(target)
 }
 
 /// An integer wrapped to a width.

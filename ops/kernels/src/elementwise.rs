@@ -8,7 +8,7 @@ use flagos_compiler::{Elem, Target};
 
 use crate::launch::{Code, block, ceil_div, extent};
 use crate::number::{memory, supported};
-use crate::space::{Form, Space, Step as Move, Walk, index};
+use crate::space::{Form, Space, Step as Move, Walk, index, integer};
 use crate::{Recipe, Step, View};
 
 /// Computes raw output elements from raw input elements, as they lie in memory.
@@ -26,6 +26,17 @@ pub struct Elementwise {
     pub output: View,
     /// The expression.
     pub body: Body,
+    /// The last input is found through the first.
+    pub indirect: Option<Indirect>,
+}
+
+/// The last input's place along one axis is what the first input says; its stride there is 0 in its view.
+#[derive(Clone, Copy)]
+pub struct Indirect {
+    /// Number of elements along the axis; nothing is read for indices outside.
+    pub extent: i64,
+    /// The last input's stride along the axis.
+    pub stride: i64,
 }
 
 /// What both kernels need.
@@ -35,6 +46,7 @@ struct Plan {
     elems: Vec<Elem>,
     body: Body,
     wide: bool,
+    indirect: bool,
 }
 
 impl Elementwise {
@@ -54,12 +66,17 @@ impl Elementwise {
         }
         let operands: Vec<&View> = core::iter::once(&self.output).chain(&self.inputs).collect();
         let space = Space::sorted(&self.output.shape, &operands, 0);
-        let plan = Plan { elems: operands.iter().map(|v| memory(v.dtype)).collect(), body: self.body.clone(), wide: space.wide() };
+        let far = self.indirect.is_some_and(|i| i.extent.saturating_mul(i.stride.abs()).saturating_add(space.reach()) >= 1 << 30);
+        let indirect = self.indirect.is_some();
+        let plan = Plan { elems: operands.iter().map(|v| memory(v.dtype)).collect(), body: self.body.clone(), wide: far || space.wide(), indirect };
         let key = format!("{} {}", self.key, plan.elems.iter().map(|e| e.name()).collect::<Vec<_>>().join(" "));
-        let pointers = operands.iter().map(|v| v.arg).collect();
+        let mut pointers: Vec<crate::Arg> = operands.iter().map(|v| v.arg).collect();
         let widest = plan.elems.iter().map(|e| e.bytes()).max().unwrap_or(4);
         let size = block(target, widest);
-        let flat = space.rank() <= 1 && (0..operands.len()).all(|i| space.step(i) != Move::Any);
+        if let Some(i) = self.indirect {
+            pointers.extend([integer(i.extent, plan.wide), integer(i.stride, plan.wide)]);
+        }
+        let flat = !indirect && space.rank() <= 1 && (0..operands.len()).all(|i| space.step(i) != Move::Any);
         Some(if flat { flat_step(self.entry, key, space, plan, pointers, size, target) } else { tiled_step(self.entry, key, space, plan, pointers, size, target) })
     }
 }
@@ -76,7 +93,7 @@ fn flat_step(entry: &'static str, key: String, space: Space, plan: Plan, mut arg
     let whole = n % i64::from(size) == 0;
     let steps_key: String = steps.iter().map(|s| if *s == Move::One { '1' } else { '0' }).collect();
     let key = format!("{key} flat {steps_key} {size}{}{}", if whole { " whole" } else { "" }, if wide { " w" } else { "" });
-    args.push(crate::space::integer(n, wide));
+    args.push(integer(n, wide));
     let elems = plan.elems.clone();
     let code = Code { entry, key, blocks: ceil_div(n, size.into()), args, aligned: true };
     code.step(
@@ -119,6 +136,8 @@ pub fn either(k: &Kernel, full: Expr, f: impl Fn(bool)) {
 
 struct Tiled {
     pointers: Vec<Expr>,
+    /// Extent and stride of the axis an index stands for.
+    axis: Option<(Expr, Expr)>,
     rest: Walk,
     rows: Walk,
     cols: Walk,
@@ -126,7 +145,10 @@ struct Tiled {
 
 fn tiled_step(entry: &'static str, key: String, mut space: Space, plan: Plan, mut args: Vec<crate::Arg>, size: u32, target: &Target) -> Step {
     let (operands, wide) = (plan.elems.len(), plan.wide);
-    let cols = space.take(space.rank() - 1);
+    let cols = match space.rank().checked_sub(1) {
+        Some(last) => space.take(last),
+        None => (1, vec![0; operands]),
+    };
     // An input that runs through memory along another axis makes that one the rows: such a tile is read and written in whole lines.
     let through = |s: &Space, d: usize| (1..operands).any(|i| s.axis(d).1[i].abs() == 1 && cols.1[i] != 1 && cols.1[i] != 0);
     let turned = (0..space.rank()).find(|d| through(&space, *d));
@@ -145,11 +167,12 @@ fn tiled_step(entry: &'static str, key: String, mut space: Space, plan: Plan, mu
     let key = format!("{key} tiles {r}x{c} {} {} {}{}", forms[0], forms[1], forms[2], if whole { " whole" } else { "" });
     [&rest, &rows, &cols].iter().for_each(|s| s.args(wide, &mut args));
     let steps: Vec<(Move, Move)> = (0..operands).map(|i| (rows.step(i), cols.step(i))).collect();
-    let elems = plan.elems.clone();
+    let (elems, indirect) = (plan.elems.clone(), plan.indirect);
     Code { entry, key, blocks, args, aligned: true }.step(
         target,
         move |x| Tiled {
             pointers: elems.iter().map(|e| x.pointer(*e)).collect(),
+            axis: indirect.then(|| (x.k.scalar(index(wide)), x.k.scalar(index(wide)))),
             rest: forms[0].declare(x.k),
             rows: forms[1].declare(x.k),
             cols: forms[2].declare(x.k),
@@ -175,11 +198,23 @@ fn tiled_step(entry: &'static str, key: String, mut space: Space, plan: Plan, mu
                         _ => (p + by_row[x] + by_col[x], masked.then(|| in_rows & in_cols)),
                     }
                 };
-                let read = |x: usize| match place(x) {
-                    (p, Some(mask)) => p.load_masked(mask, 0i64).broadcast(&[r, c]),
-                    (p, None) => p.load().broadcast(&[r, c]),
+                // As small as the operand's steps allow: what is repeated is read once.
+                let fetch = |x: usize| match place(x) {
+                    (p, Some(mask)) => p.load_masked(mask, 0i64),
+                    (p, None) => p.load(),
                 };
-                let x: Vec<Expr> = (1..a.pointers.len()).map(read).collect();
+                let read = |x: usize| fetch(x).broadcast(&[r, c]);
+                let follow = |at: Expr, (extent, stride): (Expr, Expr)| {
+                    let last = a.pointers.len() - 1;
+                    let inside = at.ge(0i64) & at.lt(extent);
+                    let (p, mask) = place(last);
+                    let mask = mask.map_or(inside, |m| inside & m);
+                    (p + at.to(elem) * stride).load_masked(mask, 0i64).broadcast(&[r, c])
+                };
+                let x: Vec<Expr> = match a.axis {
+                    Some(axis) => vec![follow(fetch(1), axis)],
+                    None => (1..a.pointers.len()).map(read).collect(),
+                };
                 let y = (plan.body)(&x).broadcast(&[r, c]);
                 match place(0) {
                     (p, Some(mask)) => p.store_masked(y, mask),

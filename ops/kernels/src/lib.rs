@@ -8,6 +8,7 @@
 mod copy;
 mod create;
 mod elementwise;
+mod index;
 mod lane;
 mod lines;
 mod launch;
@@ -31,7 +32,7 @@ pub use view::View;
 /// A family: its operators with their recipes.
 type Family = fn() -> Vec<(&'static str, Cook)>;
 
-const FAMILIES: &[Family] = &[pointwise::recipes, copy::recipes, create::recipes, random::recipes, reduction::recipes, softmax::recipes, norm::recipes, scan::recipes];
+const FAMILIES: &[Family] = &[pointwise::recipes, copy::recipes, create::recipes, random::recipes, reduction::recipes, softmax::recipes, norm::recipes, scan::recipes, index::recipes];
 
 static COOKS: LazyLock<HashMap<&'static str, Cook>> = LazyLock::new(|| FAMILIES.iter().flat_map(|f| f()).collect());
 

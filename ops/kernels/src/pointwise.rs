@@ -96,7 +96,7 @@ fn cook(call: &Call, target: &Target) -> Result<Recipe> {
     };
     let entry = entry(call.operator.name);
     let inputs = (0..call.inputs.len()).map(|i| View::input(call, i)).collect();
-    Elementwise { entry, key, inputs, output: View::output(call, 0), body: Arc::new(body) }.recipe(target)
+    Elementwise { entry, key, inputs, output: View::output(call, 0), body: Arc::new(body), indirect: None }.recipe(target)
 }
 
 /// "k_" and an operator's name, for ever.

@@ -78,7 +78,7 @@ fn cook(call: &Call, target: &Target, log: bool) -> Result<Recipe> {
             // Each place of the tile keeps its own greatest and its own sum relative to it.
             let kept = k.fold(a.walk.int(k, 0), length, step, start, |at, sums| {
                 let (v, _) = tile.read(&rows, length, at);
-                join(sums, [v, one(v)])
+                join(sums, [v, k.full(&cut.shape(), elem, 1.0)])
             });
             let [most, total] = reduce(kept, cut.axis(), join).map(|s| cut.per_line(s));
             k.each(a.walk.int(k, 0), length, step, |at| {
@@ -88,11 +88,6 @@ fn cook(call: &Call, target: &Target, log: bool) -> Result<Recipe> {
         },
     ));
     Ok(recipe)
-}
-
-/// 1 for each element; NaN for NaN, so that it reaches the sum whatever the greatest is.
-fn one(v: Expr) -> Expr {
-    v.is_nan().select(v, 1.0)
 }
 
 /// Two (greatest, sum of exponentials relative to it) as one.
