@@ -41,10 +41,10 @@ pub struct Code {
     pub aligned: bool,
 }
 
-/// Code whose tiles are larger than usual takes more threads.
-pub struct Sized {
+/// Code with a number of threads of its own.
+pub struct Threaded {
     code: Code,
-    elems: u32,
+    threads: u32,
 }
 
 /// What a body knows beside its arguments.
@@ -63,9 +63,16 @@ impl Context<'_> {
 }
 
 impl Code {
-    /// For blocks that hold a tile of a cut in registers.
-    pub fn sized(self, cut: Cut) -> Sized {
-        Sized { code: self, elems: cut.lines * cut.points }
+    /// For blocks of so many threads.
+    pub fn threads(self, threads: u32) -> Threaded {
+        Threaded { code: self, threads }
+    }
+    /// For blocks that hold a tile of a cut in registers: the larger the tile, the more threads.
+    pub fn sized(self, target: &Target, cut: Cut) -> Threaded {
+        let usual = threads(target);
+        let most = 512.min(1 << target.max_block_threads.max(1).ilog2()).max(usual);
+        let threads = if is_cpu(target) { 1 } else { (cut.lines * cut.points / 16).clamp(usual, most) };
+        Threaded { code: self, threads }
     }
     /// The step: `declare` states the arguments, `body` is run for each block with its index (i32).
     pub fn step<A>(
@@ -74,11 +81,10 @@ impl Code {
         declare: impl Fn(&Context) -> A + Send + Sync + 'static,
         body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
     ) -> Step {
-        self.step_of(target, threads(target), declare, body)
+        self.step_of(threads(target), declare, body)
     }
     fn step_of<A>(
         self,
-        target: &Target,
         threads: u32,
         declare: impl Fn(&Context) -> A + Send + Sync + 'static,
         body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
@@ -112,18 +118,14 @@ impl Code {
     }
 }
 
-impl Sized {
+impl Threaded {
     /// As [`Code::step`].
     pub fn step<A>(
         self,
-        target: &Target,
         declare: impl Fn(&Context) -> A + Send + Sync + 'static,
         body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
     ) -> Step {
-        let usual = threads(target);
-        let most = 512.min(1 << target.max_block_threads.max(1).ilog2()).max(usual);
-        let threads = if is_cpu(target) { 1 } else { (self.elems / 16).clamp(usual, most) };
-        self.code.step_of(target, threads, declare, body)
+        self.code.step_of(self.threads, declare, body)
     }
 }
 

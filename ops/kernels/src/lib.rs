@@ -12,6 +12,7 @@ mod index;
 mod lane;
 mod lines;
 mod launch;
+mod matmul;
 mod norm;
 mod number;
 mod pointwise;
@@ -20,6 +21,7 @@ mod recipe;
 mod reduction;
 mod scan;
 mod softmax;
+mod sort;
 mod space;
 mod view;
 
@@ -32,7 +34,7 @@ pub use view::View;
 /// A family: its operators with their recipes.
 type Family = fn() -> Vec<(&'static str, Cook)>;
 
-const FAMILIES: &[Family] = &[pointwise::recipes, copy::recipes, create::recipes, random::recipes, reduction::recipes, softmax::recipes, norm::recipes, scan::recipes, index::recipes];
+const FAMILIES: &[Family] = &[pointwise::recipes, copy::recipes, create::recipes, random::recipes, reduction::recipes, softmax::recipes, norm::recipes, scan::recipes, index::recipes, sort::recipes, matmul::recipes];
 
 static COOKS: LazyLock<HashMap<&'static str, Cook>> = LazyLock::new(|| FAMILIES.iter().flat_map(|f| f()).collect());
 

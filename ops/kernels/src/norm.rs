@@ -75,8 +75,7 @@ fn cook(call: &Call, target: &Target, centred: bool) -> Result<Recipe> {
         _ => Arg::Scalar { bits: (eps as f32).to_bits().into(), bytes: 4 },
     });
     let code = Code { entry: entry(call.operator.name), key, blocks, args, aligned: true };
-    recipe.steps.push(code.sized(cut).step(
-        target,
+    recipe.steps.push(code.sized(target, cut).step(
         move |c| {
             let pointer = || c.pointer(memory(t));
             Args {

@@ -2,7 +2,7 @@
 
 use flagos_backend_api::caps;
 use flagos_backend_api::{DType, Error, Result};
-use flagos_compiler::build::{Expr, float_constant, int_constant};
+use flagos_compiler::build::Expr;
 use flagos_compiler::{Elem, Target};
 
 /// How a type lies in memory; integers carry no sign there, truth values are bytes of 0 or 1.
@@ -124,9 +124,4 @@ fn int_to_bf16(value: Expr) -> Expr {
         small.select(size.to(Elem::F32), cut(8))
     };
     negative.select(-size, size).to(Elem::BF16)
-}
-
-/// A number attribute as a constant of a computing type.
-pub fn constant(elem: Elem, (float, int): (f64, i64)) -> Expr {
-    if elem.is_float() { float_constant(elem, float) } else { int_constant(elem, int) }
 }

@@ -60,8 +60,7 @@ fn cook(call: &Call, target: &Target, log: bool) -> Result<Recipe> {
     let mut args = vec![x.arg, y.arg];
     lines.args(&mut args);
     let code = Code { entry: entry(call.operator.name), key, blocks, args, aligned: true };
-    recipe.steps.push(code.sized(cut).step(
-        target,
+    recipe.steps.push(code.sized(target, cut).step(
         move |c| Args { x: c.pointer(memory(t)), y: c.pointer(memory(t)), walk: form.declare(c) },
         move |k, a, at| {
             let rows = a.walk.rows(k, cut, at);

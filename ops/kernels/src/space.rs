@@ -240,10 +240,6 @@ impl Walk {
     pub fn count(&self, k: &Kernel) -> Expr {
         self.axes.iter().map(|a| a.0).reduce(|a, b| a * b).unwrap_or_else(|| k.int(self.elem, 1))
     }
-    /// Index type.
-    pub fn elem(&self) -> Elem {
-        self.elem
-    }
 }
 
 trait Zero {
