@@ -5,6 +5,8 @@
 //! innermost strides, size class, attributes) is in its key.
 #![forbid(unsafe_code)]
 
+mod attention;
+mod conv;
 mod copy;
 mod create;
 mod elementwise;
@@ -34,7 +36,7 @@ pub use view::View;
 /// A family: its operators with their recipes.
 type Family = fn() -> Vec<(&'static str, Cook)>;
 
-const FAMILIES: &[Family] = &[pointwise::recipes, copy::recipes, create::recipes, random::recipes, reduction::recipes, softmax::recipes, norm::recipes, scan::recipes, index::recipes, sort::recipes, matmul::recipes];
+const FAMILIES: &[Family] = &[pointwise::recipes, copy::recipes, create::recipes, random::recipes, reduction::recipes, softmax::recipes, norm::recipes, scan::recipes, index::recipes, sort::recipes, matmul::recipes, conv::recipes, attention::recipes];
 
 static COOKS: LazyLock<HashMap<&'static str, Cook>> = LazyLock::new(|| FAMILIES.iter().flat_map(|f| f()).collect());
 
