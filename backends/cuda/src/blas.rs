@@ -187,6 +187,9 @@ impl BlasCall {
             // SAFETY: the host bound memory of the planned extents; results go to the device.
             let answer = unsafe {
                 match BlasRoutine(d.routine) {
+                    // AsumEx takes real vectors only.
+                    BlasRoutine::ASUM if d.dtype == DType::C64 => blas::cublasScasum_v2_64(h, d.n, x.cast(), d.incx.abs(), result.cast()),
+                    BlasRoutine::ASUM if d.dtype == DType::C128 => blas::cublasDzasum_v2_64(h, d.n, x.cast(), d.incx.abs(), result.cast()),
                     BlasRoutine::NRM2 => blas::cublasNrm2Ex_64(h, d.n, x, t, d.incx.abs(), result, r, r),
                     BlasRoutine::ASUM => blas::cublasAsumEx_64(h, d.n, x, t, d.incx.abs(), result, r, r),
                     BlasRoutine::DOTC => blas::cublasDotcEx_64(h, d.n, x, t, d.incx, y, t, d.incy, result, r, r),
@@ -298,6 +301,13 @@ impl BlasCall {
         let half = if upper { blas::cublasFillMode_t::CUBLAS_FILL_MODE_UPPER } else { blas::cublasFillMode_t::CUBLAS_FILL_MODE_LOWER };
         let unit = d.diag == BlasDiag::UNIT.0;
         let diagonal = if unit { blas::cublasDiagType_t::CUBLAS_DIAG_UNIT } else { blas::cublasDiagType_t::CUBLAS_DIAG_NON_UNIT };
+        if alpha.zero {
+            // B ← 0 whatever it and A hold; cuBLAS would give NaN for 0 · NaN.
+            let (units, pitch) = (d.dtype.bytes() / 4, d.ldb as usize * d.dtype.bytes());
+            // SAFETY: n columns of m elements each, of which the host bound every one; elements are on 4-byte boundaries.
+            let answer = unsafe { sys::cuMemsetD2D32Async(b, pitch, 0, m as usize * units, n as usize, stream.raw()) };
+            return driver::check(answer, "cuMemsetD2D32Async");
+        }
         let t = turn_blas(turn(d.trans_a, d.dtype));
         self.chip.engines.blas(stream, (workspace, VECTOR_BYTES), false, |h| {
             macro_rules! trsm {

@@ -15,12 +15,14 @@ pub mod elem;
 pub mod emit;
 pub mod error;
 pub mod lower;
+pub mod run;
 pub mod target;
 pub mod thread;
 pub mod tile;
 
 pub use elem::Elem;
 pub use error::{CompileError, Result};
+pub use run::Arg;
 pub use target::{MatrixShape, Options, Target};
 
 /// Code for a target, ready for `module.compile`, with what a launch needs.
