@@ -11,8 +11,10 @@ use crate::device::CpuDevice;
 use crate::fft::FftKernel;
 use crate::kernel::Kernel;
 use crate::{blas, fft, ops};
+use crate::scratch::ALIGN;
 use crate::stream::CpuStream;
 use crate::target::Target;
+use crate::tensor::settled;
 
 /// Operand addresses kept on the stack; calls with more use a list the thread keeps.
 const ON_STACK: usize = 16;
@@ -87,8 +89,9 @@ fn flags(deterministic: bool, in_place: bool) -> u32 {
 
 fn make(op: OpRef<'_>) -> Result<CpuPlan> {
     // SAFETY: an OpRef's descriptor is valid by construction.
-    let call = unsafe { Call::from_abi(op.raw()) }?;
+    let mut call = unsafe { Call::from_abi(op.raw()) }?;
     call.check()?;
+    call.inputs.iter_mut().chain(&mut call.outputs).for_each(|t| *t = settled(t));
     let kernel = ops::plan(&call, Target::host())?;
     let properties = flags(kernel.deterministic(), call.operator.in_place);
     Ok(CpuPlan { name: kernel.name(), workspace_bytes: kernel.workspace_bytes(), properties, body: Body::Op(kernel) })
@@ -151,7 +154,8 @@ impl Planned<CpuDevice> for CpuPlan {
 
     fn launch(&self, device: &CpuDevice, _: &CpuStream, args: &LaunchArgs<'_, CpuDevice>) -> Result<()> {
         let address = |i: usize| args.binding(i).map_or(core::ptr::null_mut(), |(b, offset)| b.at(offset));
-        let workspace = args.workspace().map_or(core::ptr::null_mut(), |(b, offset)| b.at(offset));
+        // Slices of no elements need an aligned address too.
+        let workspace = args.workspace().map_or(core::ptr::without_provenance_mut(ALIGN), |(b, offset)| b.at(offset));
         let run = |operands: &[*mut u8]| {
             let scalar = |address: *const core::ffi::c_void| (!address.is_null()).then(|| address.cast::<u8>());
             // SAFETY: the host bound memory of the planned extents to every operand and a workspace of the planned size; scalars are
