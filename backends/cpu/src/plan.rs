@@ -1,5 +1,6 @@
 //! Plans: kernels of the three domains behind one launch.
 
+use core::mem::MaybeUninit;
 use std::cell::Cell;
 
 use flagos_backend_api::vendor::{Answered, Blas, Fft, LaunchArgs, OpRef, Operators, PlanFacts, Planned};
@@ -169,11 +170,12 @@ impl Planned<CpuDevice> for CpuPlan {
             }
         };
         if args.len() <= ON_STACK {
-            let mut operands = [core::ptr::null_mut(); ON_STACK];
+            let mut operands = [const { MaybeUninit::<*mut u8>::uninit() }; ON_STACK];
             for (i, operand) in operands[..args.len()].iter_mut().enumerate() {
-                *operand = address(i);
+                operand.write(address(i));
             }
-            return run(&operands[..args.len()]);
+            // SAFETY: the first `len` places were written, and MaybeUninit<T> has the layout of T.
+            return run(unsafe { core::slice::from_raw_parts(operands.as_ptr().cast(), args.len()) });
         }
         thread_local! {
             static LONG: Cell<Vec<*mut u8>> = const { Cell::new(Vec::new()) };
