@@ -9,6 +9,7 @@ mod opencl;
 mod print;
 mod scalar;
 mod source;
+mod spirv;
 
 use flagos_backend_api::KernelFormat;
 
@@ -21,6 +22,7 @@ pub fn emit(kernel: &thread::Kernel, target: &Target) -> Result<Compiled> {
     match target.format {
         KernelFormat::C => source::emit(kernel, target, &c::C),
         KernelFormat::OPENCL_C => source::emit(kernel, target, &opencl::OpenCl::new(target)),
+        KernelFormat::SPIRV_VULKAN => spirv::emit(kernel, target),
         other => Err(CompileError::unsupported("", Default::default(), format!("no emitter for format {}", other.0))),
     }
 }
