@@ -69,11 +69,6 @@ impl Cache {
         Cache { folder: folder.join("kernels"), most_bytes, writes: AtomicU64::new(0) }
     }
 
-    /// Where its entries lie.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     fn place(&self, name: &Name) -> PathBuf {
         let text: String = name.iter().map(|b| format!("{b:02x}")).collect();
         self.folder.join(&text[..2]).join(&text[2..])
@@ -227,7 +222,7 @@ mod tests {
         }
         cache.keep(&a, &entry(3));
         assert_eq!(cache.find(&a), Some(entry(3)));
-        fs::remove_dir_all(cache.folder().parent().unwrap()).unwrap();
+        fs::remove_dir_all(cache.folder.parent().unwrap()).unwrap();
     }
 
     #[test]
@@ -238,7 +233,7 @@ mod tests {
         cache.keep(&a, &entry(1));
         fs::set_permissions(cache.place(&a), fs::Permissions::from_mode(0o666)).unwrap();
         assert_eq!(cache.find(&a), None);
-        fs::remove_dir_all(cache.folder().parent().unwrap()).unwrap();
+        fs::remove_dir_all(cache.folder.parent().unwrap()).unwrap();
     }
 
     #[test]
@@ -253,7 +248,7 @@ mod tests {
         cache.trim();
         let left: Vec<usize> = (0..10).filter(|i| cache.find(&names[*i]).is_some()).collect();
         assert_eq!(left, [6, 7, 8, 9]);
-        fs::remove_dir_all(cache.folder().parent().unwrap()).unwrap();
+        fs::remove_dir_all(cache.folder.parent().unwrap()).unwrap();
     }
 
     #[test]
@@ -272,6 +267,6 @@ mod tests {
                 });
             }
         });
-        fs::remove_dir_all(cache.folder().parent().unwrap()).unwrap();
+        fs::remove_dir_all(cache.folder.parent().unwrap()).unwrap();
     }
 }
