@@ -187,6 +187,7 @@ pub(crate) mod sample {
             suite: "0.1.0",
             tier: "smoke",
             seed: 1,
+            implementation: Implementation::Any,
             cases_sha256: "ab".into(),
             started_s: 5,
             time_ns: 1_500_000_000,

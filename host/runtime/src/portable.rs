@@ -8,13 +8,16 @@ use flagos_compiler::{Compiled, Target};
 use flagos_kernels::{Arg, Kernel, Recipe};
 
 use crate::device::Device;
-use crate::driver::Raw;
-use crate::module::refusal;
+use crate::module::{Loaded, refusal};
+use crate::plan::Operand;
 use crate::stream::Stream;
 use crate::work::Work;
 
 /// Arguments kept on the stack during a launch; kernels with more go through the heap.
 const STACK_ARGS: usize = 48;
+
+/// Alignment that the faster variants of kernels count on, in bytes.
+const WIDE: u64 = 16;
 
 /// Launches in order.
 pub(crate) struct PortablePlan {
@@ -24,10 +27,10 @@ pub(crate) struct PortablePlan {
 
 /// One launch, complete but for the addresses of operands and workspace.
 struct Step {
-    kernel: Raw<abi::Kernel>,
+    kernel: Loaded,
+    /// Runs instead when every buffer argument lies at a multiple of [`WIDE`] bytes.
+    aligned: Option<Loaded>,
     grid: [u32; 3],
-    threads: u32,
-    shared_bytes: u32,
     args: Vec<KernelArg>,
     patches: Vec<Patch>,
 }
@@ -96,54 +99,61 @@ impl PortablePlan {
             if step.grid.iter().zip(limit).any(|(n, most)| *n > most && most > 0) {
                 return Err(Error::unimplemented(format!("'{}' wants a grid of {:?}; the device takes {limit:?}", step.kernel.key, step.grid)));
             }
-            let options = &step.kernel.options;
-            let key = format!("{} ({}, {} threads, {} stages)", step.kernel.key, step.kernel.entry, options.threads, options.stages);
-            let loaded = device.load_kernel(&key, &|target| compile(&step.kernel, target)).map_err(|e| unfit(device, &step.kernel.key, e))?;
+            let load = |kernel: &Kernel| {
+                let key = format!("{} ({}, {} threads, {} stages)", kernel.key, kernel.entry, kernel.options.threads, kernel.options.stages);
+                device.load_kernel(&key, &|target| compile(kernel, target)).map_err(|e| unfit(device, &kernel.key, e))
+            };
             let (args, patches) = template(&step.args);
-            steps.push(Step { kernel: loaded.kernel, grid: step.grid, threads: loaded.threads, shared_bytes: loaded.shared_bytes, args, patches });
+            steps.push(Step { kernel: load(&step.kernel)?, aligned: step.aligned.as_ref().map(load).transpose()?, grid: step.grid, args, patches });
         }
         Ok(PortablePlan { table, steps })
     }
 
-    /// Enqueues every step. `bindings` are the operands of the plan, checked.
+    /// Enqueues every step. The operands fit the plan.
     #[inline]
-    pub(crate) fn launch(&self, stream: &Stream, bindings: &[Binding], workspace: *mut abi::Buffer) -> Result<()> {
+    pub(crate) fn launch(&self, stream: &Stream, operands: &[Operand], workspace: *mut abi::Buffer) -> Result<()> {
         for step in &self.steps {
             if step.args.len() <= STACK_ARGS {
                 let mut args = [const { MaybeUninit::<KernelArg>::uninit() }; STACK_ARGS];
                 let args = args[..step.args.len()].write_copy_of_slice(&step.args);
-                self.start(step, args, stream, bindings, workspace)?;
+                self.start(step, args, stream, operands, workspace)?;
             } else {
-                self.start(step, &mut step.args.clone(), stream, bindings, workspace)?;
+                self.start(step, &mut step.args.clone(), stream, operands, workspace)?;
             }
         }
         Ok(())
     }
 
     #[inline]
-    fn start(&self, step: &Step, args: &mut [KernelArg], stream: &Stream, bindings: &[Binding], workspace: *mut abi::Buffer) -> Result<()> {
+    fn start(&self, step: &Step, args: &mut [KernelArg], stream: &Stream, operands: &[Operand], workspace: *mut abi::Buffer) -> Result<()> {
+        let mut wide = true;
         for patch in &step.patches {
             let place = &mut args[patch.arg as usize].binding;
             match patch.from {
-                From::Operand(index) => {
-                    let bound = &bindings[index as usize];
-                    place.buffer = bound.buffer;
+                From::Operand(index) => match &operands[index as usize] {
+                    Some((buffer, offset)) => {
+                        place.buffer = buffer.0.raw.as_ptr();
+                        place.byte_offset = place.byte_offset.wrapping_add(*offset);
+                        wide &= buffer.0.aligned;
+                    }
                     // An absent operand is NULL, wherever the kernel would begin in it.
-                    place.byte_offset = if bound.buffer.is_null() { 0 } else { place.byte_offset.wrapping_add(bound.byte_offset) };
-                }
+                    None => place.byte_offset = 0,
+                },
                 From::Workspace => place.buffer = workspace,
             }
+            wide &= place.byte_offset.is_multiple_of(WIDE);
         }
+        let kernel = step.aligned.as_ref().filter(|_| wide).unwrap_or(&step.kernel);
         let launch = KernelLaunch {
             size: KernelLaunch::SIZE,
             kind: KernelLaunch::KIND,
             grid: step.grid,
-            block: [step.threads, 1, 1],
-            shared_bytes: step.shared_bytes,
+            block: [kernel.threads, 1, 1],
+            shared_bytes: kernel.shared_bytes,
             n_args: args.len() as u32,
             args: args.as_ptr(),
         };
-        stream.driver().kernel_launch(self.table, stream.0.raw, step.kernel, &launch)
+        stream.driver().kernel_launch(self.table, stream.0.raw, kernel.kernel, &launch)
     }
 }
 

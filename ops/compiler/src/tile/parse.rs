@@ -1,13 +1,4 @@
 //! Text in: the Triton dialect as Triton 3.4 to 3.9 prints it.
-<<<<<<< HEAD
-
-use crate::error::Loc;
-use crate::{CompileError, Result, tile::Program};
-
-/// Reads a program.
-pub fn parse(_text: &str) -> Result<Program> {
-    Err(CompileError::unsupported("", Loc::default(), "this build reads no text yet"))
-=======
 //!
 //! A text of any content gives a program or an error, in time and stack bounded by its length.
 
@@ -406,5 +397,4 @@ impl<'a> Parser<'a> {
     fn skip_attrs(&mut self) -> Result<()> {
         self.s.attrs().map(|_: Attrs| ())
     }
->>>>>>> main
 }
