@@ -1,5 +1,6 @@
 //! Plans: a call made ready for a device, launched many times.
 
+use core::mem::MaybeUninit;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -222,16 +223,19 @@ impl Plan {
         if operands.len() != plan.spans.len() || !Arc::ptr_eq(&stream.0.device.0, &plan.device.0) {
             return self.misuse(stream, operands.len());
         }
-        let mut bindings = [Binding { buffer: core::ptr::null_mut(), byte_offset: 0 }; STACK_BINDINGS];
+        // Left uninitialised beyond the operands: clearing it all would cost a good part of a launch.
+        let mut bindings = [const { MaybeUninit::<Binding>::uninit() }; STACK_BINDINGS];
         if operands.len() > STACK_BINDINGS {
             // SAFETY: passed on to the caller.
             return unsafe { self.launch_many(stream, operands, scalars) };
         }
         for (i, (operand, span)) in operands.iter().zip(&plan.spans).enumerate() {
-            bindings[i] = self.bind(i, operand, span)?;
+            bindings[i].write(self.bind(i, operand, span)?);
         }
+        // SAFETY: as many bindings as operands and spans were written, and MaybeUninit<T> has the layout of T.
+        let bindings = unsafe { core::slice::from_raw_parts(bindings.as_ptr().cast(), operands.len()) };
         // SAFETY: passed on to the caller.
-        unsafe { self.start(stream, &bindings[..operands.len()], operands, scalars) }
+        unsafe { self.start(stream, bindings, operands, scalars) }
     }
 
     #[cold]
