@@ -183,3 +183,99 @@ fn unfit(device: &Device, key: &str, e: Error) -> Error {
     crate::log::warn(&format!("portable kernel '{key}' is refused by {}: {}", device.name(), e.message.lines().next().unwrap_or("")));
     Error { code: Code::UNIMPLEMENTED, ..e }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use flagos_compiler::{Options, tile};
+
+    use super::*;
+    use crate::discover::{DirectBackend, Options as Discovery};
+    use crate::{Policy, Runtime};
+
+    /// The processor, unless this machine has no C compiler.
+    fn device() -> Option<Device> {
+        let direct = DirectBackend { name: flagos_backend_cpu::NAME.into(), query: flagos_backend_cpu::query_embedded };
+        let runtime = Runtime::with_options(&Discovery::with_folders(Vec::new()), &[direct], Policy::default()).unwrap();
+        Some(runtime.open("embedded").unwrap()).filter(|d| d.target().is_some())
+    }
+
+    fn kernel(key: &str) -> Kernel {
+        Kernel { key: format!("{key} {}", std::process::id()), entry: "f", options: Options { threads: 1, stages: 1 }, build: Arc::new(tile::Program::default) }
+    }
+
+    fn code(body: &str) -> Compiled {
+        let code = format!("#include <stdint.h>\n#include <stddef.h>\nvoid f(const uint32_t b[3], const uint32_t g[3], void *const *args, void *s) {{ {body} }}");
+        Compiled { code: code.into_bytes(), entry: "f".into(), options: String::new(), threads: 1, shared_bytes: 0 }
+    }
+
+    fn step(kernel: Kernel, aligned: Option<Kernel>, grid: u32, args: Vec<Arg>) -> flagos_kernels::Step {
+        flagos_kernels::Step { kernel, aligned, grid: [grid, 1, 1], args }
+    }
+
+    /// y = (x + 3) · 2 through the workspace; the aligned variant of the second step adds 1000.
+    fn compiled(kernel: &Kernel) -> Compiled {
+        match kernel.key.split(' ').next().unwrap() {
+            "add" => code("((uint32_t *)args[1])[b[0]] = ((uint32_t *)args[0])[b[0]] + *(uint32_t *)args[2];"),
+            "double" => code("((uint32_t *)args[1])[b[0]] = 2 * ((uint32_t *)args[0])[b[0]]; if (args[2]) ((uint32_t *)args[1])[b[0]] = 7;"),
+            _ => code("((uint32_t *)args[1])[b[0]] = 1000 + 2 * ((uint32_t *)args[0])[b[0]];"),
+        }
+    }
+
+    #[test]
+    fn steps_run_in_order_with_operands_workspace_and_numbers_put_in() {
+        let Some(device) = device() else { return };
+        let at = |index, byte_offset| Arg::Operand { index, byte_offset };
+        let work = Arg::Workspace { byte_offset: 64 };
+        let recipe = Recipe {
+            steps: vec![
+                step(kernel("add"), None, 4, vec![at(0, 4), work, Arg::Scalar { bits: 3, bytes: 4 }]),
+                step(kernel("never"), None, 0, vec![]),
+                step(kernel("double"), Some(kernel("wide")), 4, vec![work, at(2, 0), at(1, 8)]),
+            ],
+            workspace_bytes: 128,
+            deterministic: true,
+        };
+        let plan = PortablePlan::with(&device, &recipe, &|k, _| Ok(compiled(k))).unwrap();
+        assert_eq!(plan.steps.len(), 2);
+        let stream = device.stream().unwrap();
+        let (x, y, workspace) = (device.alloc(64).unwrap(), device.alloc(64).unwrap(), device.alloc(128).unwrap());
+        let words = |list: &[u32]| list.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+        stream.write(&x, 0, &words(&[9, 10, 20, 30, 40])).unwrap();
+        for (offset, want) in [(16, [1026, 1046, 1066, 1086]), (4, [26, 46, 66, 86])] {
+            plan.launch(&stream, &[Some((&x, 0)), None, Some((&y, offset))], workspace.0.raw.as_ptr()).unwrap();
+            let mut got = vec![0; 16];
+            stream.read(&y, offset, &mut got).unwrap();
+            assert_eq!(got, words(&want), "at {offset}");
+        }
+    }
+
+    #[test]
+    fn equal_kernels_are_compiled_once_whoever_asks() {
+        let Some(device) = device() else { return };
+        let made = AtomicU32::new(0);
+        let recipe = Recipe { steps: vec![step(kernel("double once"), None, 1, vec![]); 2], ..Recipe::default() };
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    let plan = PortablePlan::with(&device, &recipe, &|k, _| {
+                        made.fetch_add(1, Ordering::Relaxed);
+                        Ok(compiled(k))
+                    });
+                    assert_eq!(plan.unwrap().steps.len(), 2);
+                });
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+    }
+
+    #[test]
+    fn code_the_chip_refuses_is_no_offer() {
+        let Some(device) = device() else { return };
+        let recipe = Recipe { steps: vec![step(kernel("broken"), None, 1, vec![])], ..Recipe::default() };
+        let refused = PortablePlan::with(&device, &recipe, &|_, _| Ok(code("not C at all"))).err().unwrap();
+        assert!(refused.code == Code::UNIMPLEMENTED && refused.message.contains("error"), "{refused}");
+    }
+}
