@@ -3,16 +3,20 @@
 use std::sync::LazyLock;
 
 use flagos_backend_api::vendor::{Device, DeviceFacts};
-use flagos_backend_api::{DeviceKind, MemoryKind, Result, caps};
+use flagos_backend_api::{DeviceKind, KernelFormat, MemoryKind, Result, caps};
 
 use crate::pool::Pool;
 use crate::target::Target;
+use crate::toolchain;
 
 /// Capability bits.
 pub const CAPS: u64 = caps::ADDRESS_SPACE | caps::HOST_VISIBLE | caps::SYNCHRONOUS | caps::FP64 | caps::INT64 | caps::ATOMIC64;
 
 /// Least alignment of buffers in bytes: a cache line and the widest vector.
 pub const ALIGNMENT: usize = 64;
+
+/// Memory of a block in bytes: what stays near a core.
+pub const SHARED_BYTES: u32 = 1 << 20;
 
 /// The processor.
 pub struct CpuDevice {
@@ -39,9 +43,9 @@ impl Device for CpuDevice {
             compute_units: Target::host().threads as u32,
             alignment_bytes: ALIGNMENT as u32,
             memory_kinds: &[MemoryKind::DEVICE, MemoryKind::HOST_PINNED, MemoryKind::UNIFIED, MemoryKind::DEVICE_HOST_VISIBLE, MemoryKind::HOST],
-            formats: &[],
+            formats: if toolchain::system().is_ok() { &[KernelFormat::C] } else { &[] },
             max_block_threads: 1,
-            shared_bytes: 0,
+            shared_bytes: SHARED_BYTES,
             subgroup: (0, 0),
             max_grid: [u32::MAX; 3],
             matrix_shapes: &[],

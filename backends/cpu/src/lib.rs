@@ -32,6 +32,7 @@ mod math_f32;
 mod math_f64;
 mod matmul;
 mod memory;
+mod module;
 mod norm;
 pub mod ops;
 mod plan;
@@ -50,12 +51,13 @@ mod sort;
 mod stream;
 pub mod target;
 mod tensor;
+pub mod toolchain;
 mod transfer;
 mod vectorize;
 
 use std::marker::PhantomData;
 
-use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, blas_table, fft_table, op_table, query};
+use flagos_backend_api::vendor::{Backend, Domains, ProbeFacts, State, blas_table, fft_table, module_table, op_table, query};
 use flagos_backend_api::{Code, DeviceKind, Error, HostV1, Result, Status, build_id};
 
 pub use device::CpuDevice;
@@ -76,7 +78,13 @@ impl<I: Identity> Backend for Cpu<I> {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const VENDOR: &'static str = "libflagos";
     const BUILD_ID: &'static str = build_id!();
-    const DOMAINS: Domains = Domains { op: Some(op_table::<Self>()), blas: Some(blas_table::<Self>()), fft: Some(fft_table::<Self>()), ..Domains::NONE };
+    const DOMAINS: Domains = Domains {
+        module: Some(module_table::<Self>()),
+        op: Some(op_table::<Self>()),
+        blas: Some(blas_table::<Self>()),
+        fft: Some(fft_table::<Self>()),
+        ..Domains::NONE
+    };
     type Device = CpuDevice;
 
     fn state() -> &'static State {
@@ -89,7 +97,8 @@ impl<I: Identity> Backend for Cpu<I> {
             name: device::product().to_owned(),
             arch: target::Target::host().isa.name().to_owned(),
             driver: String::new(),
-            reason: String::new(),
+            // The device is usable without a compiler; what it then lacks is worth a word.
+            reason: toolchain::system().err().map_or_else(String::new, |e| format!("takes no portable kernels: {}", e.message)),
             uuid: [0; 16],
             pci: u64::MAX,
             caps: device::CAPS,

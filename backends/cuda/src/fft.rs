@@ -1,7 +1,7 @@
 //! Fourier transforms through cuFFT: c2c and r2c of 1 to 3 axes, c2r of one axis.
 //!
 //! Work areas come from the host with each launch. c2r reads a packed copy of its input: cuFFT overwrites what it transforms, and the imaginary parts of
-//! bins 0 and n/2 are not to be looked at.
+//! bins 0 and n/2 are not to be looked at. Its output is packed too where the caller's has gaps, which cuFFT writes into.
 
 use core::ffi::c_void;
 use std::sync::{Arc, Mutex};
@@ -95,12 +95,16 @@ impl FftCall {
         };
         let (mut n, mut from, mut to) = (d.n, d.in_embed, d.out_embed);
         let (in_stride, in_dist) = if call.packs() { (1, call.half()) } else { (d.in_stride, d.in_dist) };
+        let (out_stride, out_dist) = if call.packs() { (1, d.n[0]) } else { (d.out_stride, d.out_dist) };
+        if call.packs() {
+            (from[0], to[0]) = (call.half(), d.n[0]);
+        }
         let mut bytes = 0;
         // SAFETY: the plan is alive; the arrays have at least `rank` entries.
         unsafe {
             check(cufft::cufftSetAutoAllocation(raw, 0), "cufftSetAutoAllocation")?;
             let (n, from, to) = (n.as_mut_ptr(), from.as_mut_ptr(), to.as_mut_ptr());
-            let made = cufft::cufftMakePlanMany64(raw, d.rank as i32, n, from, in_stride, in_dist, to, d.out_stride, d.out_dist, kind, d.batch, &mut bytes);
+            let made = cufft::cufftMakePlanMany64(raw, d.rank as i32, n, from, in_stride, in_dist, to, out_stride, out_dist, kind, d.batch, &mut bytes);
             check(made, "cufftMakePlanMany64")?;
         }
         (call.work_bytes, call.handle) = ((bytes as u64).next_multiple_of(BOUNDARY), Some(Mutex::new(handle)));
@@ -130,7 +134,14 @@ impl FftCall {
         self.work_bytes + self.packed_bytes() + scaling
     }
     fn packed_bytes(&self) -> u64 {
-        if self.packs() { (self.desc.batch as u64 * self.half() as u64 * 2 * self.real()).next_multiple_of(BOUNDARY) } else { 0 }
+        let rows = |reals: u64| (self.desc.batch as u64 * reals * self.real()).next_multiple_of(BOUNDARY);
+        let input = if self.packs() { rows(2 * self.half() as u64) } else { 0 };
+        input + if self.packs_output() { rows(self.desc.n[0] as u64) } else { 0 }
+    }
+    /// Whether c2r writes rows that do not follow one another without a gap.
+    fn packs_output(&self) -> bool {
+        let d = &self.desc;
+        self.packs() && (d.out_stride != 1 || (d.batch > 1 && d.out_dist != d.n[0]))
     }
 
     /// Enqueues. The context is current.
@@ -147,10 +158,13 @@ impl FftCall {
             input
         };
         let d = &self.desc;
+        // Behind the packed input.
+        let packed_output = packed + (d.batch as u64 * self.half() as u64 * 2 * self.real()).next_multiple_of(BOUNDARY);
+        let target = if self.packs_output() { packed_output } else { output };
         let sign = if d.direction == FftDirection::FORWARD.0 { -1 } else { 1 };
         {
             let handle = lock(handle);
-            let (from, to) = (input as *mut c_void, output as *mut c_void);
+            let (from, to) = (input as *mut c_void, target as *mut c_void);
             // SAFETY: the plan is this thread's for now; the host bound memory of the planned extents and a work area private to this launch.
             unsafe {
                 check(cufft::cufftSetStream(handle.0, stream.raw().cast()), "cufftSetStream")?;
@@ -167,6 +181,9 @@ impl FftCall {
                 };
                 check(answer, "cufftExec")?;
             }
+        }
+        if self.packs_output() {
+            self.unpack(stream, packed_output, output)?;
         }
         if d.scale == 1.0 { Ok(()) } else { self.scale(stream, output, packed + self.packed_bytes()) }
     }
@@ -194,6 +211,16 @@ impl FftCall {
             driver::check(answer, "cuMemsetD2D32Async")?;
         }
         Ok(())
+    }
+
+    /// Copies the packed output of c2r to where it belongs.
+    fn unpack(&self, stream: &CudaStream, packed: u64, output: u64) -> Result<()> {
+        let (d, real, n) = (&self.desc, self.real(), self.desc.n[0] as u64);
+        let (row, dist, stride) = (n * real, d.out_dist as u64 * real, d.out_stride as u64 * real);
+        if d.out_stride == 1 && (d.batch == 1 || dist >= row) {
+            return copy_rows(stream, (packed, row), (output, dist.max(row)), row, d.batch as u64);
+        }
+        (0..d.batch as u64).try_for_each(|i| copy_rows(stream, (packed + i * row, real), (output + i * dist, stride), real, n))
     }
 
     /// Multiplies the output, row by row of its last axis, or at once where it has no gaps.

@@ -17,6 +17,8 @@ pub use crate::pool::Pool;
 const PAGE: u64 = 4096;
 /// A fill with a pattern the driver does not have begins with so many bytes, and doubles them.
 const SEED_BYTES: u64 = 64 << 10;
+/// Bytes of pageable memory the driver copies into its own queue when a write is enqueued.
+const TAKEN_ALONG: u64 = 64 << 10;
 
 /// A range of memory; the address-space buffer has address 0 and no end.
 pub struct CudaBuffer {
@@ -153,6 +155,13 @@ impl CudaDevice {
     }
 }
 
+impl CudaDevice {
+    fn host_waits(&self, stream: &CudaStream, host: u64) -> Result<bool> {
+        let _entered = self.chip.enter()?;
+        Ok(stream.must_pass_waits(host))
+    }
+}
+
 impl Memory for CudaDevice {
     type Buffer = CudaBuffer;
 
@@ -167,9 +176,16 @@ impl Memory for CudaDevice {
         buffer.bytes
     }
     unsafe fn read(&self, stream: &CudaStream, src: &CudaBuffer, offset: u64, dst: *mut u8, bytes: u64) -> Result<()> {
+        if bytes > 0 && self.host_waits(stream, dst as u64)? {
+            stream.pass_waits()?;
+        }
         self.transfer(stream, dst as u64, src.at(offset), bytes)
     }
     unsafe fn write(&self, stream: &CudaStream, dst: &CudaBuffer, offset: u64, src: *const u8, bytes: u64) -> Result<()> {
+        // What is short the driver takes along at once.
+        if bytes > TAKEN_ALONG && self.host_waits(stream, src as u64)? {
+            stream.pass_waits()?;
+        }
         self.transfer(stream, dst.at(offset), src as u64, bytes)
     }
     fn copy(&self, stream: &CudaStream, dst: &CudaBuffer, dst_offset: u64, src: &CudaBuffer, src_offset: u64, bytes: u64) -> Result<()> {

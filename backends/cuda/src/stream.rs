@@ -1,24 +1,88 @@
 //! Streams: created ones, and those of frameworks.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cudarc::driver::sys;
 use flagos_backend_api::vendor::{StreamRequest, Streams};
 use flagos_backend_api::{Code, Error, Result};
 
-use crate::device::{Chip, CudaDevice};
+use crate::device::{Chip, CudaDevice, lock};
 use crate::driver::{Shared, check};
 use crate::timeline::Timeline;
+
+/// Between two looks at a wait on the host.
+const PAUSE: Duration = Duration::from_micros(50);
 
 /// An in-order queue: a `CUstream`, which is a `cudaStream_t`.
 pub struct CudaStream {
     raw: Shared<sys::CUstream>,
     /// Whether it goes with this object.
     owned: bool,
+    /// Recorded behind the last wait for a value nobody had signalled; `waits_ahead` says whether it may still lie ahead.
+    ahead: Mutex<Option<Shared<sys::CUevent>>>,
+    waits_ahead: AtomicBool,
     chip: Arc<Chip>,
 }
 
 impl CudaStream {
+    fn new(raw: sys::CUstream, owned: bool, chip: &Arc<Chip>) -> CudaStream {
+        CudaStream { raw: Shared(raw), owned, ahead: Mutex::default(), waits_ahead: AtomicBool::new(false), chip: chip.clone() }
+    }
+
+    /// Remembers that the work enqueued last waits for a value nobody has signalled. The context is current.
+    pub(crate) fn mark_wait_ahead(&self) -> Result<()> {
+        let mut ahead = lock(&self.ahead);
+        let event = match *ahead {
+            Some(event) => event,
+            None => {
+                let mut raw = core::ptr::null_mut();
+                // SAFETY: the context is current; the place is writable.
+                check(unsafe { sys::cuEventCreate(&mut raw, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING as u32) }, "cuEventCreate")?;
+                *ahead.insert(Shared(raw))
+            }
+        };
+        // SAFETY: both objects are alive.
+        check(unsafe { sys::cuEventRecord(event.0, self.raw()) }, "cuEventRecord")?;
+        self.waits_ahead.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Waits on this thread until the stream has passed every wait that was enqueued before its signal. The driver copies from and to memory it does
+    /// not know while it holds locks that the signalling thread needs: such a copy must not begin before.
+    pub(crate) fn pass_waits(&self) -> Result<()> {
+        if !self.waits_ahead.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        loop {
+            let ahead = lock(&self.ahead);
+            let Some(event) = *ahead else { return Ok(()) };
+            let entered = self.chip.enter()?;
+            // SAFETY: the event is alive.
+            let answer = unsafe { sys::cuEventQuery(event.0) };
+            drop(entered);
+            if answer != sys::CUresult::CUDA_ERROR_NOT_READY {
+                self.waits_ahead.store(false, Ordering::Release);
+                return self.chip.told(check(answer, "cuEventQuery"));
+            }
+            drop(ahead);
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Whether copies with memory at this address would begin ahead of a wait, and the driver does not know the memory.
+    pub(crate) fn must_pass_waits(&self, host: u64) -> bool {
+        if !self.waits_ahead.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut memory_type = 0u32;
+        let attribute = sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE;
+        // SAFETY: the driver looks the address up in its own tables; the place is writable.
+        let answer = unsafe { sys::cuPointerGetAttribute((&raw mut memory_type).cast(), attribute, host) };
+        answer != sys::CUresult::CUDA_SUCCESS || memory_type == 0
+    }
+
     /// The driver's stream.
     #[inline]
     pub(crate) fn raw(&self) -> sys::CUstream {
@@ -51,9 +115,16 @@ impl CudaStream {
 
 impl Drop for CudaStream {
     fn drop(&mut self) {
-        if self.owned
-            && let Ok(_aside) = self.chip.enter_aside()
-        {
+        let ahead = lock(&self.ahead).take();
+        if !self.owned && ahead.is_none() {
+            return;
+        }
+        let Ok(_aside) = self.chip.enter_aside() else { return };
+        if let Some(event) = ahead {
+            // SAFETY: the event was made here and goes once.
+            unsafe { sys::cuEventDestroy_v2(event.0) };
+        }
+        if self.owned {
             // SAFETY: the stream was created here and goes once; the driver finishes its work first.
             unsafe { sys::cuStreamDestroy_v2(self.raw()) };
         }
@@ -66,8 +137,8 @@ impl Streams for CudaDevice {
 
     fn create_stream(&self, request: &StreamRequest) -> Result<CudaStream> {
         if request.native != 0 {
-            let raw = Shared(request.native as usize as sys::CUstream);
-            return Ok(CudaStream { raw, owned: false, chip: self.chip.clone() });
+            let raw = request.native as usize as sys::CUstream;
+            return Ok(CudaStream::new(raw, false, &self.chip));
         }
         self.chip.alive()?;
         let (least, greatest) = self.chip.priorities;
@@ -78,7 +149,7 @@ impl Streams for CudaDevice {
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the context is current; the place is writable.
         self.chip.told(check(unsafe { sys::cuStreamCreateWithPriority(&mut raw, flags, priority) }, "cuStreamCreateWithPriority"))?;
-        Ok(CudaStream { raw: Shared(raw), owned: true, chip: self.chip.clone() })
+        Ok(CudaStream::new(raw, true, &self.chip))
     }
 
     fn sync_stream(&self, stream: &CudaStream) -> Result<()> {

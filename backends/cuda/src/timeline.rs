@@ -220,7 +220,8 @@ impl Timeline {
         }
         let flags = sys::CUstreamWaitValue_flags_enum::CU_STREAM_WAIT_VALUE_GEQ as u32;
         // SAFETY: the word is pinned memory, visible to every device at the host's address.
-        check(unsafe { sys::cuStreamWaitValue64_v2(stream.raw(), self.word.0 as u64, value, flags) }, "cuStreamWaitValue64")
+        check(unsafe { sys::cuStreamWaitValue64_v2(stream.raw(), self.word.0 as u64, value, flags) }, "cuStreamWaitValue64")?;
+        stream.mark_wait_ahead()
     }
 
     pub(crate) fn value(&self) -> Result<u64> {

@@ -1,5 +1,6 @@
 //! `flagos bench`: operators, BLAS, FFT on a device, and the library's own overhead. One JSON line per measurement with `--json`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use flagos_runtime::{Buffer, DType, Device, Error, Operand, Plan, Result, Scalar
 use serde::Serialize;
 
 use crate::output::{Output, duration, plain};
-use crate::{overhead, spec};
+use crate::{overhead, rows, spec};
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -29,6 +30,9 @@ pub struct Arguments {
     /// Samples per measurement.
     #[arg(long, default_value_t = 30)]
     samples: usize,
+    /// Measures the rows of a file (such as scripts/bench/gpu.toml) by the device's clock instead; names choose among them.
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
 }
 
 /// One measurement. Times are of the whole call, enqueued and waited for; `submit_ns` until the launch returned.
@@ -68,7 +72,7 @@ pub struct Measurement {
 pub fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
     let wants = |name: &str| arguments.names.is_empty() || arguments.names.iter().any(|pattern| glob(pattern, name));
     let types = arguments.dtype.split(',').map(spec::dtype).collect::<Result<Vec<_>>>()?;
-    let mut rows = Vec::new();
+    let mut table = Vec::new();
     let mut emit = |m: Measurement| -> Result<()> {
         if output.is_json() {
             return output.json_line(&m);
@@ -77,16 +81,22 @@ pub fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         let spread = format!("{} … {}", duration(m.p10 as u64), duration(m.p90 as u64));
         let median = if m.median_ns < 1000.0 { format!("{:.1} ns", m.median_ns) } else { duration(m.median_ns as u64) };
         eprintln!("  {} {} {}: {median}", m.bench, m.size, m.dtype);
-        rows.push(vec![plain(&m.bench), plain(&m.size), plain(&m.dtype), plain(median), plain(spread), plain(rate), plain(m.implementation)]);
+        table.push(vec![plain(&m.bench), plain(&m.size), plain(&m.dtype), plain(median), plain(spread), plain(rate), plain(m.implementation)]);
         Ok(())
     };
-    if wants("overhead") {
+    let mut whole = true;
+    let by_names = arguments.rows.is_none();
+    if by_names && wants("overhead") {
         overhead::run(arguments.samples, &mut emit)?;
     }
-    if wants("startup") {
+    if by_names && wants("startup") {
         overhead::startup(arguments.samples, &mut emit)?;
     }
     let device = crate::open(&arguments.device)?;
+    if let Some(file) = &arguments.rows {
+        whole = rows::run(file, &wants, &device, arguments.samples.max(3), &mut emit)?;
+    }
+    let types = if by_names { types } else { Vec::new() };
     let bench = Bench { stream: device.stream()?, device, samples: arguments.samples.max(3) };
     for dtype in types {
         for operator in operators().iter().filter(|o| wants(o.name)) {
@@ -113,9 +123,9 @@ pub fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         }
     }
     if !output.is_json() {
-        output.table(&["BENCH", "SIZE", "TYPE", "MEDIAN", "P10 … P90", "RATE", "IMPLEMENTATION"], &rows);
+        output.table(&["BENCH", "SIZE", "TYPE", "MEDIAN", "P10 … P90", "RATE", "IMPLEMENTATION"], &table);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 struct Bench {

@@ -80,12 +80,20 @@ fn device_table(runtime: &Runtime, output: &Output) {
         .iter()
         .map(|d| {
             let tone = if d.score == 0 { Tone::Bad } else { Tone::Good };
-            let memory = runtime.open(&d.name).map(|o| bytes(o.info().memory_bytes)).unwrap_or_default();
-            let product = if d.score == 0 { d.reason.clone() } else { d.product.clone() };
-            vec![(tone, d.name.clone()), plain(&d.kind), plain(&d.arch), plain(memory), plain(duration(d.probe_ns)), plain(product)]
+            let open = runtime.open(&d.name);
+            let memory = open.as_ref().map(|o| bytes(o.info().memory_bytes)).unwrap_or_default();
+            let kernels = open.as_ref().map(|o| o.info().formats.join(" ")).unwrap_or_default();
+            // A usable device may have something to say too.
+            let product = match (d.score, d.reason.as_str()) {
+                (0, reason) => reason.to_owned(),
+                (_, "") => d.product.clone(),
+                (_, reason) => format!("{}; {reason}", d.product),
+            };
+            let kernels = if kernels.is_empty() { "none".to_owned() } else { kernels };
+            vec![(tone, d.name.clone()), plain(&d.kind), plain(&d.arch), plain(memory), plain(duration(d.probe_ns)), plain(kernels), plain(product)]
         })
         .collect();
-    output.table(&["DEVICE", "KIND", "ARCH", "MEMORY", "PROBE", "PRODUCT"], &rows);
+    output.table(&["DEVICE", "KIND", "ARCH", "MEMORY", "PROBE", "KERNELS", "PRODUCT"], &rows);
 }
 
 fn policy_summary(runtime: &Runtime) -> serde_json::Value {

@@ -11,6 +11,7 @@ mod ops;
 mod output;
 mod overhead;
 mod policy;
+mod rows;
 mod run;
 mod spec;
 

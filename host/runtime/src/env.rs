@@ -122,6 +122,12 @@ pub const VARIABLES: &[Variable] = &[
         "Where compiled kernels are kept.",
     ),
     row(
+        "FLAGOS_CC",
+        Kind::Path,
+        "cc, gcc or clang",
+        "C compiler of the CPU backend's portable kernels; a name is looked for along PATH.",
+    ),
+    row(
         "FLAGOS_CPU_THREADS",
         Kind::Number,
         "all cores",

@@ -15,12 +15,14 @@ pub mod elem;
 pub mod emit;
 pub mod error;
 pub mod lower;
+pub mod run;
 pub mod target;
 pub mod thread;
 pub mod tile;
 
 pub use elem::Elem;
 pub use error::{CompileError, Result};
+pub use run::Arg;
 pub use target::{MatrixShape, Options, Target};
 
 /// Code for a target, ready for `module.compile`, with what a launch needs.
@@ -38,7 +40,9 @@ pub struct Compiled {
     pub shared_bytes: u32,
 }
 
-/// Compiles function `entry` of a program for a target: verify, simplify, lower, emit.
+/// Compiles function `entry` of a program for a target: verify, simplify, lower, write out what the format lacks, emit.
 pub fn compile(program: &tile::Program, entry: &str, target: &Target, options: &Options) -> Result<Compiled> {
-    emit::emit(&lower::lower(program, entry, target, options)?, target)
+    let mut kernel = lower::lower(program, entry, target, options)?;
+    thread::math::expand(&mut kernel, target);
+    emit::emit(&kernel, target)
 }

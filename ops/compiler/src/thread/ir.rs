@@ -163,7 +163,7 @@ pub enum Shuffle {
 }
 
 /// Where an element of memory is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// A global pointer, aligned to its element; `align` bytes are known.
     Global {
@@ -182,7 +182,7 @@ pub enum Place {
 }
 
 /// An instruction with results. Operations on f16/bf16/fp8 arithmetic do not occur: the lowering computes in f32 and casts.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Inst {
     /// Bits of a constant of the result's type, zero-extended.
     Const(u64),

@@ -6,11 +6,16 @@
 pub mod axis;
 pub mod interpret;
 mod ir;
+pub mod libdevice;
+mod names;
+pub mod number;
 mod op;
 pub mod parse;
 pub mod print;
+mod renumber;
 pub mod simplify;
 pub mod verify;
 
 pub use ir::*;
 pub use op::*;
+pub use renumber::renumber;

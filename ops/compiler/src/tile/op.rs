@@ -433,13 +433,7 @@ impl OpKind {
     }
 }
 
-/// Bits of a float literal of `elem` as [`Literal::Bits`] holds them; `None` for integer types and fp8.
+/// Bits of a float literal of `elem` as [`Literal::Bits`] holds them, rounded to nearest even; `None` for integer types.
 pub fn float_bits(elem: Elem, value: f64) -> Option<u64> {
-    Some(match elem {
-        Elem::F64 => value.to_bits(),
-        Elem::F32 => u64::from((value as f32).to_bits()),
-        Elem::F16 => u64::from(half::f16::from_f64(value).to_bits()),
-        Elem::BF16 => u64::from(half::bf16::from_f64(value).to_bits()),
-        _ => return None,
-    })
+    elem.is_float().then(|| super::number::round_to(elem, value))
 }
