@@ -613,7 +613,7 @@ fn moved_library(bench: &Bench) -> Step {
     let copy = folder.join(library.file_name().unwrap_or_default());
     let copied = std::fs::create_dir_all(&folder).and_then(|()| std::fs::copy(library, &copy));
     let opened = match copied {
-        Ok(_) => Bench::open(&Target::File(copy), bench.ordinal, &[], bench.tier, bench.seed),
+        Ok(_) => Bench::open(&Target::File(copy), bench.ordinal, &[], bench.tier, bench.seed, bench.implementation),
         Err(e) => return Err(Stop::Skip(format!("the library cannot be copied: {e}"))),
     };
     let worked = match &opened {

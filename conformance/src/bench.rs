@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use flagos_backend_api as abi;
 use flagos_backend_api::{Error, Result};
 use flagos_catalog::Tier;
+use flagos_runtime::claims::Implementation;
 use flagos_runtime::discover::{self, DirectBackend, LoadedBackend, Tables};
 use flagos_runtime::policy::Fallback;
 use flagos_runtime::{Device, Policy, Runtime, Stream};
@@ -70,6 +71,8 @@ pub struct Bench {
     pub seed: u64,
     /// Tier of the run.
     pub tier: Tier,
+    /// Which implementations may run.
+    pub implementation: Implementation,
     /// The process before and after the backend was loaded and asked.
     pub footprint: (Footprint, Footprint),
     /// How it was opened.
@@ -91,8 +94,13 @@ impl From<Error> for Refused {
 }
 
 /// Fallback forbidden, claims out of the way, no layers: what runs is what is tested.
-fn policy() -> Policy {
-    Policy { fallback: Fallback::Forbid, order: vec!["native".into(), "portable".into()], ..Policy::default() }
+fn policy(implementation: Implementation) -> Policy {
+    let order: &[&str] = match implementation {
+        Implementation::Any => &["native", "portable"],
+        Implementation::Native => &["native"],
+        Implementation::Portable => &["portable"],
+    };
+    Policy { fallback: Fallback::Forbid, order: order.iter().map(|s| (*s).to_owned()).collect(), ..Policy::default() }
 }
 
 fn options_of(target: &Target) -> discover::Options {
@@ -130,13 +138,13 @@ pub fn list(embedded: &[DirectBackend]) -> Vec<Found> {
 
 impl Bench {
     /// Loads a backend and opens its device.
-    pub fn open(target: &Target, ordinal: u32, embedded: &[DirectBackend], tier: Tier, seed: u64) -> Result<Bench, Refused> {
+    pub fn open(target: &Target, ordinal: u32, embedded: &[DirectBackend], tier: Tier, seed: u64, implementation: Implementation) -> Result<Bench, Refused> {
         let direct: Vec<DirectBackend> = match target {
             Target::Embedded(name) => embedded.iter().filter(|d| d.name == *name).cloned().collect(),
             _ => Vec::new(),
         };
         let before = Footprint::now();
-        let runtime = Runtime::with_options(&options_of(target), &direct, policy())?;
+        let runtime = Runtime::with_options(&options_of(target), &direct, policy(implementation))?;
         let after = Footprint::settled(before.threads);
         let report = runtime.report();
         let wanted = |b: &&Arc<LoadedBackend>| match target {
@@ -166,7 +174,7 @@ impl Bench {
         let device = runtime.open(&name)?;
         let stream = device.stream()?;
         let raw = crate::raw::open(&backend.tables.device, ordinal)?;
-        Ok(Bench { device, stream, ordinal, raw, seed, tier, footprint: (before, after), target: target.clone(), backend, runtime })
+        Ok(Bench { device, stream, ordinal, raw, seed, tier, implementation, footprint: (before, after), target: target.clone(), backend, runtime })
     }
 
     /// What is tested.

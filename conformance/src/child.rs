@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use flagos_runtime::claims::Implementation;
 use flagos_runtime::discover::DirectBackend;
 
 use crate::bench::{self, Bench};
@@ -43,8 +44,8 @@ fn serve(embedded: &[DirectBackend]) -> std::io::Result<()> {
     while let Some(request) = receive::<Request>(&mut from)? {
         match request {
             Request::List => send(&mut to, &Reply::Found(bench::list(embedded)))?,
-            Request::Open { target, ordinal, tier, seed } => {
-                let (reply, opened) = start(&target, ordinal, &tier, seed, embedded);
+            Request::Open { target, ordinal, tier, seed, implementation } => {
+                let (reply, opened) = start(&target, ordinal, &tier, seed, implementation, embedded);
                 open = opened;
                 send(&mut to, &reply)?;
             }
@@ -64,12 +65,12 @@ fn serve(embedded: &[DirectBackend]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn start(target: &Target, ordinal: u32, tier: &str, seed: u64, embedded: &[DirectBackend]) -> (Reply, Option<(Bench, Plan)>) {
+fn start(target: &Target, ordinal: u32, tier: &str, seed: u64, implementation: Implementation, embedded: &[DirectBackend]) -> (Reply, Option<(Bench, Plan)>) {
     let tier = match tier_of(tier) {
         Ok(tier) => tier,
         Err(e) => return (Reply::Refused { reason: e.message, expected: false }, None),
     };
-    match Bench::open(target, ordinal, embedded, tier, seed) {
+    match Bench::open(target, ordinal, embedded, tier, seed, implementation) {
         Ok(bench) => (Reply::Opened(Box::new(bench.identity())), Some((bench, Plan::new(tier)))),
         Err(refused) => (Reply::Refused { reason: refused.reason, expected: refused.expected }, None),
     }

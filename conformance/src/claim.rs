@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use flagos_backend_api::{Error, Result};
-use flagos_runtime::claims::Claim;
+use flagos_runtime::COMPILER_ID;
+use flagos_runtime::claims::{Claim, Implementation};
 
 use crate::judged::Verdict;
 use crate::report::Report;
@@ -25,17 +26,24 @@ pub fn of(report: &Report) -> Claim {
         device: id.product.clone(),
         driver: id.driver.clone(),
         time_s: report.started_s,
+        implementation: report.implementation,
+        compiler: COMPILER_ID.to_owned(),
         cells: report.cells.iter().filter_map(|row| Some((row.cell.to_string(), row.claim()?))).collect(),
         waivers: waived.map(|j| format!("{}: {}", j.result.id, j.exception)).collect(),
         signature: None,
     }
 }
 
-/// Writes the claim of a report into a folder, as `BACKEND-ARCH.json`, and returns the path.
+/// Writes the claim of a report into a folder, as `BACKEND-ARCH.json` (`-native`, `-portable` where only these ran), and returns the path.
 pub fn write(report: &Report, folder: &Path) -> Result<PathBuf> {
     let claim = of(report);
     let safe = |text: &str| text.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect::<String>();
-    let path = folder.join(format!("{}-{}.json", safe(&claim.backend), safe(&claim.arch)));
+    let about = match claim.implementation {
+        Implementation::Any => "",
+        Implementation::Native => "-native",
+        Implementation::Portable => "-portable",
+    };
+    let path = folder.join(format!("{}-{}{about}.json", safe(&claim.backend), safe(&claim.arch)));
     let fault = |e: std::io::Error| Error::invalid(format!("claim {}: {e}", path.display()));
     std::fs::create_dir_all(folder).map_err(fault)?;
     let text = serde_json::to_string_pretty(&claim).map_err(|e| fault(e.into()))?;

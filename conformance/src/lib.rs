@@ -40,6 +40,7 @@ use flagos_backend_api::{Error, Result};
 
 pub use child::{WORKER_COMMAND, worker_main};
 pub use flagos_catalog::Tier;
+pub use flagos_runtime::claims::Implementation;
 pub use plan::{Shard, tier_name, tier_of};
 pub use protocol::Target;
 
@@ -73,6 +74,8 @@ pub struct Options {
     pub shard: Option<Shard>,
     /// Seed of contents.
     pub seed: u64,
+    /// Which implementations may run.
+    pub implementation: Implementation,
     /// Workers at once; 0: one per two processors.
     pub jobs: usize,
     /// Longest a case may take.
@@ -107,6 +110,7 @@ impl Default for Options {
             cases: Vec::new(),
             shard: None,
             seed: 1,
+            implementation: Implementation::Any,
             jobs: 0,
             timeout: Duration::from_secs(30),
             profiles: Vec::new(),
@@ -156,7 +160,14 @@ pub fn list(options: &Options, out: &mut dyn Write) -> Result<()> {
 /// Wrong usage only (unknown profile, no case fits, a file that cannot be written). What is wrong with a backend is in the summary.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary> {
     let plan = Plan::new(options.tier);
-    let entries = plan.select(&options.cases, options.shard)?;
+    let mut entries = plan.select(&options.cases, options.shard)?;
+    if options.implementation == Implementation::Portable {
+        // Portable kernels are of operators; tables, memory and streams are not theirs.
+        entries.retain(|e| matches!(e.run, plan::Run::Operator(..) | plan::Run::Property(..)));
+        if entries.is_empty() {
+            return Err(Error::invalid("none of these cases is of an operator, and portable kernels are of nothing else"));
+        }
+    }
     let profiles = options.profiles.iter().map(|n| Profile::find(n)).collect::<Result<Vec<_>>>()?;
     profiles.iter().try_for_each(|p| p.cells(plan.cells()).map(drop))?;
     let mut summary = Summary { reports: Vec::new(), left_out: Vec::new() };
@@ -220,6 +231,7 @@ fn settings(options: &Options, target: &Target) -> Result<Settings> {
         ordinal: options.ordinal,
         tier: tier_name(options.tier).to_owned(),
         seed: options.seed,
+        implementation: options.implementation,
         jobs: if options.jobs == 0 { (processors / 2).max(1) } else { options.jobs },
         timeout: options.timeout,
     })
@@ -267,6 +279,7 @@ fn test(options: &Options, plan: &Plan, entries: &[&Entry], profiles: &[Profile]
         suite: VERSION,
         tier: tier_name(options.tier),
         seed: options.seed,
+        implementation: options.implementation,
         cases_sha256: plan.digest(),
         started_s,
         time_ns: started.elapsed().as_nanos() as u64,
@@ -315,6 +328,7 @@ fn unloadable(options: &Options, plan: &Plan, target: &Target, reason: &str) -> 
         suite: VERSION,
         tier: tier_name(options.tier),
         seed: options.seed,
+        implementation: options.implementation,
         cases_sha256: plan.digest(),
         started_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         time_ns: 0,

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use flagos_runtime::claims::Implementation;
+
 use crate::outcome::CaseResult;
 
 /// A backend to test.
@@ -46,6 +48,8 @@ pub enum Request {
         tier: String,
         /// Seed of contents.
         seed: u64,
+        /// Which implementations may run.
+        implementation: Implementation,
     },
     /// Run these cases, in order.
     Run {

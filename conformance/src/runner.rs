@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use flagos_backend_api::{Code, Error, Result};
+use flagos_runtime::claims::Implementation;
 
 use crate::check::Check;
 use crate::outcome::{CaseResult, Failure};
@@ -32,6 +33,8 @@ pub struct Settings {
     pub tier: String,
     /// Seed of contents.
     pub seed: u64,
+    /// Which implementations may run.
+    pub implementation: Implementation,
     /// Workers at once.
     pub jobs: usize,
     /// Longest a case may take.
@@ -73,7 +76,7 @@ fn silence(reply: Result<Reply, Silence>, timeout: Duration) -> String {
 fn open(settings: &Settings) -> Result<(Process, Identity), Unavailable> {
     let unavailable = |reason: String| Unavailable { reason, expected: false };
     let mut process = Process::start(&settings.command).map_err(|e| unavailable(e.message))?;
-    process.ask(&Request::Open { target: settings.target.clone(), ordinal: settings.ordinal, tier: settings.tier.clone(), seed: settings.seed });
+    process.ask(&Request::Open { target: settings.target.clone(), ordinal: settings.ordinal, tier: settings.tier.clone(), seed: settings.seed, implementation: settings.implementation });
     match process.reply(OPEN_TIMEOUT) {
         Ok(Reply::Opened(identity)) => Ok((process, *identity)),
         Ok(Reply::Refused { reason, expected }) => Err(Unavailable { reason, expected }),
@@ -197,6 +200,7 @@ mod tests {
             ordinal: 0,
             tier: "smoke".into(),
             seed: 1,
+            implementation: Implementation::Any,
             jobs: 1,
             timeout: Duration::from_millis(timeout_ms),
         }

@@ -10,6 +10,7 @@ use crate::gemm_pack::Factor;
 use crate::pool::Pool;
 use crate::scratch::Bases;
 use crate::target::Target;
+use crate::tensor::settled_view;
 
 /// A planned BLAS call.
 pub trait BlasKernel: Send + Sync {
@@ -78,7 +79,7 @@ struct Product {
 }
 
 fn product(desc: &BlasDesc, target: &Target, vector: bool) -> Result<Box<dyn BlasKernel>> {
-    let views = blas::views(desc);
+    let views: Vec<View> = blas::views(desc).iter().map(settled_view).collect();
     let [a, b, c] = views.as_slice() else { return Err(Error::invalid("a product has three operands")) };
     let conj = |trans: u32| trans == BlasTrans::CONJ_TRANS.0;
     let strides = |v: &View, trans: u32| {

@@ -1,7 +1,7 @@
 //! BLAS trsm: recursive halving, so that nearly all work is matrix products; the triangles left are solved in registers and cache.
 
 use flagos_backend_api::{BlasDesc, BlasDiag, BlasSide, BlasTrans, BlasUplo, DType, Error, Result};
-use flagos_catalog::blas;
+use flagos_catalog::blas::{self, View};
 use num_complex::Complex;
 
 use crate::blas::{BlasKernel, factor};
@@ -10,6 +10,7 @@ use crate::gemm_pack::{Factor, Operand};
 use crate::pool::Pool;
 use crate::scratch::{Bases, Slots};
 use crate::target::{Isa, Target};
+use crate::tensor::settled_view;
 use crate::vectorize::vectorize;
 
 /// Order of the triangles solved directly, and right-hand sides of one task.
@@ -40,7 +41,7 @@ struct Trsm {
 
 /// Plans trsm; the descriptor is checked.
 pub fn plan(desc: &BlasDesc, target: &Target) -> Result<Box<dyn BlasKernel>> {
-    let views = blas::views(desc);
+    let views: Vec<View> = blas::views(desc).iter().map(settled_view).collect();
     let [a, b] = views.as_slice() else { return Err(Error::invalid("trsm has two operands")) };
     let solve: SolveFn = match (desc.dtype.code, desc.dtype.bits) {
         (2, 32) => solve_block::<f32>,
@@ -50,7 +51,7 @@ pub fn plan(desc: &BlasDesc, target: &Target) -> Result<Box<dyn BlasKernel>> {
         _ => return Err(Error::unimplemented(format!("trsm has no kernel for {}", desc.dtype))),
     };
     let turn = |s: Strides| (s.1, s.0);
-    let strides = |v: &blas::View| (v.tensor.stride[1] as isize, v.tensor.stride[2] as isize);
+    let strides = |v: &View| (v.tensor.stride[1] as isize, v.tensor.stride[2] as isize);
     let (mut ts, mut bs, mut m, mut n) = (strides(a), strides(b), desc.m as usize, desc.n as usize);
     let mut lower = desc.uplo == BlasUplo::LOWER.0;
     if desc.trans_a != BlasTrans::NO_TRANS.0 {

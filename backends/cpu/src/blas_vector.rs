@@ -9,6 +9,7 @@ use crate::gemm_pack::{Factor, Operand};
 use crate::pool::Pool;
 use crate::scratch::{Bases, padded};
 use crate::target::{Isa, Target};
+use crate::tensor::settled_view;
 use crate::vectorize::vectorize;
 
 /// Elements of one task. Fixed, so that sums do not depend on the number of threads.
@@ -59,7 +60,7 @@ pub fn plan(desc: &BlasDesc, target: &Target) -> Result<Box<dyn BlasKernel>> {
         return Err(Error::unimplemented(format!("{} has no kernel here", blas::symbol(desc))));
     };
     let (mut vectors, mut result) = (Vec::new(), None);
-    for v in blas::views(desc) {
+    for v in blas::views(desc).iter().map(settled_view) {
         let width = v.tensor.dtype.bytes() as isize;
         let between = (v.tensor.stride[0] as isize).wrapping_mul(width);
         if v.tensor.rank == 1 {

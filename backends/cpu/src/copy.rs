@@ -97,6 +97,9 @@ impl Kernel for Copies {
         for part in &self.parts {
             let (x, y) = (Address(operands[part.input]), Address(operands[operands.len() - 1].wrapping_offset(part.offset)));
             let (space, tiles) = (&part.space, &part.tiles);
+            if tiles.count == 0 {
+                continue;
+            }
             pool.for_ranges(tiles.count, GRAIN / (tiles.rows * tiles.cols * self.width).max(1), &|range| {
                 // Captured whole: the fields alone are not shareable.
                 let (x, y) = (&x, &y);

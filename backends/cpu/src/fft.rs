@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use flagos_backend_api::{Code, DType, Error, FftDesc, FftDirection, FftKind, Result, Tensor};
-use flagos_catalog::fft;
+use flagos_catalog::{View, fft};
 use num_complex::Complex;
 use realfft::RealFftPlanner;
 use rustfft::{Fft, FftNum, FftPlanner};
@@ -16,6 +16,7 @@ use crate::fft_lines::{Lines, Transform};
 use crate::pool::Pool;
 use crate::scratch::padded;
 use crate::target::Target;
+use crate::tensor::settled_view;
 
 /// A planned transform.
 pub trait FftKernel: Send + Sync {
@@ -109,7 +110,7 @@ struct Plan<R: Real> {
 }
 
 fn plan_of<R: Real>(desc: &FftDesc, target: &Target) -> Result<Box<dyn FftKernel>> {
-    let views = fft::views(desc);
+    let views: Vec<View> = fft::views(desc).iter().map(settled_view).collect();
     let (input, output) = (&views[0].tensor, &views[1].tensor);
     let (rank, forward) = (desc.rank as usize, desc.direction == FftDirection::FORWARD.0);
     let kind = FftKind(desc.transform);

@@ -1,5 +1,6 @@
 //! Plans: kernels of the three domains behind one launch.
 
+use core::mem::MaybeUninit;
 use std::cell::Cell;
 
 use flagos_backend_api::vendor::{Answered, Blas, Fft, LaunchArgs, OpRef, Operators, PlanFacts, Planned};
@@ -11,8 +12,10 @@ use crate::device::CpuDevice;
 use crate::fft::FftKernel;
 use crate::kernel::Kernel;
 use crate::{blas, fft, ops};
+use crate::scratch::ALIGN;
 use crate::stream::CpuStream;
 use crate::target::Target;
+use crate::tensor::settled;
 
 /// Operand addresses kept on the stack; calls with more use a list the thread keeps.
 const ON_STACK: usize = 16;
@@ -87,8 +90,9 @@ fn flags(deterministic: bool, in_place: bool) -> u32 {
 
 fn make(op: OpRef<'_>) -> Result<CpuPlan> {
     // SAFETY: an OpRef's descriptor is valid by construction.
-    let call = unsafe { Call::from_abi(op.raw()) }?;
+    let mut call = unsafe { Call::from_abi(op.raw()) }?;
     call.check()?;
+    call.inputs.iter_mut().chain(&mut call.outputs).for_each(|t| *t = settled(t));
     let kernel = ops::plan(&call, Target::host())?;
     let properties = flags(kernel.deterministic(), call.operator.in_place);
     Ok(CpuPlan { name: kernel.name(), workspace_bytes: kernel.workspace_bytes(), properties, body: Body::Op(kernel) })
@@ -151,7 +155,8 @@ impl Planned<CpuDevice> for CpuPlan {
 
     fn launch(&self, device: &CpuDevice, _: &CpuStream, args: &LaunchArgs<'_, CpuDevice>) -> Result<()> {
         let address = |i: usize| args.binding(i).map_or(core::ptr::null_mut(), |(b, offset)| b.at(offset));
-        let workspace = args.workspace().map_or(core::ptr::null_mut(), |(b, offset)| b.at(offset));
+        // Slices of no elements need an aligned address too.
+        let workspace = args.workspace().map_or(core::ptr::without_provenance_mut(ALIGN), |(b, offset)| b.at(offset));
         let run = |operands: &[*mut u8]| {
             let scalar = |address: *const core::ffi::c_void| (!address.is_null()).then(|| address.cast::<u8>());
             // SAFETY: the host bound memory of the planned extents to every operand and a workspace of the planned size; scalars are
@@ -165,11 +170,12 @@ impl Planned<CpuDevice> for CpuPlan {
             }
         };
         if args.len() <= ON_STACK {
-            let mut operands = [core::ptr::null_mut(); ON_STACK];
+            let mut operands = [const { MaybeUninit::<*mut u8>::uninit() }; ON_STACK];
             for (i, operand) in operands[..args.len()].iter_mut().enumerate() {
-                *operand = address(i);
+                operand.write(address(i));
             }
-            return run(&operands[..args.len()]);
+            // SAFETY: the first `len` places were written, and MaybeUninit<T> has the layout of T.
+            return run(unsafe { core::slice::from_raw_parts(operands.as_ptr().cast(), args.len()) });
         }
         thread_local! {
             static LONG: Cell<Vec<*mut u8>> = const { Cell::new(Vec::new()) };

@@ -2,6 +2,24 @@
 
 use flagos_backend_api::{MAX_RANK, Tensor};
 use flagos_catalog::shape::broadcast_strides;
+use flagos_catalog::View;
+
+/// The tensor with strides that move nothing, along extents of at most 1 and without elements, made those of a contiguous one: callers may
+/// leave anything there, up to numbers no address arithmetic takes.
+pub fn settled(t: &Tensor) -> Tensor {
+    let plain = Tensor::contiguous(t.dtype, t.shape());
+    let mut settled = *t;
+    let empty = t.shape().contains(&0);
+    for d in (0..t.shape().len()).filter(|d| empty || t.shape[*d] == 1) {
+        settled.stride[d] = plain.stride[d];
+    }
+    settled
+}
+
+/// A BLAS or FFT operand, settled; without elements it begins at its binding.
+pub fn settled_view(view: &View) -> View {
+    View { tensor: settled(&view.tensor), origin: if view.tensor.shape().contains(&0) { 0 } else { view.origin }, ..*view }
+}
 
 /// Operands a space can hold.
 pub const MOST_OPERANDS: usize = 4;

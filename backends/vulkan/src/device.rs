@@ -243,10 +243,31 @@ fn family(instance: &Instance, physical: &Physical) -> Result<(u32, u32, u32)> {
     found.ok_or_else(|| Error::new(Code::UNAVAILABLE, format!("{} has no queue for compute", physical.properties.name)))
 }
 
-/// Target fingerprint: vendor, device, driver version, subgroup size (which drivers in software let the environment change).
+/// Target fingerprint: vendor, device, driver version, subgroup size (which drivers in software let the environment change), and what
+/// kernels may use beyond the capability bits, each after a '+': code for a device without a word does without.
 fn arch(physical: &Physical) -> String {
-    let p = &physical.properties;
-    format!("vulkan-{:04x}:{:04x}-{:x}-sg{}", p.core.vendor_id, p.core.device_id, p.core.driver_version, p.subgroup.0)
+    let (p, f) = (&physical.properties, &physical.features);
+    let fl = &p.floats;
+    let on = |bit: vk::Bool32| bit != 0;
+    let words = [
+        ("int8", on(f.small.shader_int8)),
+        ("int16", on(f.core.shader_int16)),
+        ("storage8", on(f.storage8.storage_buffer8_bit_access)),
+        ("storage16", on(f.storage16.storage_buffer16_bit_access)),
+        ("shuffle", p.subgroup_operations.contains(vk::SubgroupFeatureFlags::SHUFFLE)),
+        ("sharedatomic64", on(f.atomic64.shader_shared_int64_atomics)),
+        ("add32", on(f.atomic_float.shader_buffer_float32_atomic_add)),
+        ("add64", on(f.atomic_float.shader_buffer_float64_atomic_add)),
+        ("nan32", on(fl.shader_signed_zero_inf_nan_preserve_float32)),
+        ("nan64", on(fl.shader_signed_zero_inf_nan_preserve_float64)),
+        ("rte32", on(fl.shader_rounding_mode_rte_float32)),
+        ("rte64", on(fl.shader_rounding_mode_rte_float64)),
+        ("denorm32", on(fl.shader_denorm_preserve_float32)),
+        ("denorm64", on(fl.shader_denorm_preserve_float64)),
+        ("memorymodel", on(f.memory_model.vulkan_memory_model & f.memory_model.vulkan_memory_model_device_scope)),
+    ];
+    let more: String = words.iter().filter(|w| w.1).flat_map(|w| ["+", w.0]).collect();
+    format!("vulkan-{:04x}:{:04x}-{:x}-sg{}{more}", p.core.vendor_id, p.core.device_id, p.core.driver_version, p.subgroup.0)
 }
 
 fn caps_of(physical: &Physical, visible: bool) -> u64 {

@@ -7,6 +7,7 @@ pub mod terminal;
 
 use std::collections::BTreeMap;
 
+use flagos_runtime::claims::Implementation;
 use serde::Serialize;
 
 use crate::cell::CellRow;
@@ -49,6 +50,8 @@ pub struct Report {
     pub tier: &'static str,
     /// Seed of contents.
     pub seed: u64,
+    /// Which implementations ran.
+    pub implementation: Implementation,
     /// SHA-256 of the tier's case list.
     pub cases_sha256: String,
     /// Start, seconds since 1970.
@@ -184,6 +187,7 @@ pub(crate) mod sample {
             suite: "0.1.0",
             tier: "smoke",
             seed: 1,
+            implementation: Implementation::Any,
             cases_sha256: "ab".into(),
             started_s: 5,
             time_ns: 1_500_000_000,

@@ -1,6 +1,7 @@
 //! Calls: find an operator, ask, infer, execute, explain. BLAS and FFT by their own descriptors.
 
 use core::ffi::{c_char, c_void};
+use core::mem::MaybeUninit;
 
 use flagos_backend_api::checked::{self, OpRef, null};
 use flagos_backend_api::{Binding, BlasDesc, Code, Error, FftDesc, Op, Result, Support, Tensor};
@@ -31,11 +32,15 @@ pub(crate) unsafe fn with_operands<R>(
         let operands: Result<Vec<Operand>> = list.map(one).collect();
         return f(&operands?);
     }
-    let mut operands = [None; ON_STACK];
+    // Left uninitialised beyond the list: clearing it all costs more than a launch may.
+    let mut operands = [const { MaybeUninit::<Operand>::uninit() }; ON_STACK];
+    let mut filled = 0;
     for (place, item) in operands.iter_mut().zip(list) {
-        *place = one(item)?;
+        place.write(one(item)?);
+        filled += 1;
     }
-    f(&operands[..n])
+    // SAFETY: the first `filled` places were written, and MaybeUninit<T> has the layout of T.
+    f(unsafe { core::slice::from_raw_parts(operands.as_ptr().cast(), filled) })
 }
 
 /// Buffers in the ABI's structs are the host's own handles on this side of the border.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use flagos_conformance::{Options, Shard, Target, run, tier_of};
+use flagos_conformance::{Implementation, Options, Shard, Target, run, tier_of};
 use flagos_runtime::{Code, Error, Result};
 
 use crate::mutations;
@@ -31,6 +31,9 @@ pub struct Arguments {
     /// Seed of tensor contents.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Which implementations may run: native (the backend's own), portable (compiled kernels) or any (native where there is one).
+    #[arg(long, default_value = "any", value_parser = ["native", "portable", "any"])]
+    implementation: String,
     /// Child processes at once; 0: one per two processors.
     #[arg(long, default_value_t = 0)]
     jobs: usize,
@@ -79,6 +82,11 @@ pub fn run_suite(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         cases: arguments.cases.clone(),
         shard: arguments.shard.as_deref().map(Shard::parse).transpose()?,
         seed: arguments.seed,
+        implementation: match arguments.implementation.as_str() {
+            "native" => Implementation::Native,
+            "portable" => Implementation::Portable,
+            _ => Implementation::Any,
+        },
         jobs: arguments.jobs,
         timeout: Duration::from_secs(arguments.timeout_s.max(1)),
         profiles: arguments.profile.clone(),

@@ -82,7 +82,7 @@ fn device_table(runtime: &Runtime, output: &Output) {
             let tone = if d.score == 0 { Tone::Bad } else { Tone::Good };
             let open = runtime.open(&d.name);
             let memory = open.as_ref().map(|o| bytes(o.info().memory_bytes)).unwrap_or_default();
-            let kernels = open.as_ref().map(|o| o.info().formats.join(" ").to_lowercase().replace('_', "-")).unwrap_or_default();
+            let kernels = open.as_ref().map(|o| o.info().formats.join(" ")).unwrap_or_default();
             // A usable device may have something to say too.
             let product = match (d.score, d.reason.as_str()) {
                 (0, reason) => reason.to_owned(),

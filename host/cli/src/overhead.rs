@@ -1,12 +1,13 @@
-//! Overhead: host time of calls that do nothing, through the C functions of libflagos; and of starting up.
+//! Overhead: host time of calls that do nothing, through the C functions of the installed libflagos.so, as any program would call them; and of
+//! starting up.
 
+use core::ffi::{c_char, c_void};
 use core::ptr::{null, null_mut};
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::Instant;
 
-use flagos::border::{Buffer, Context, Device, Handle, Stream};
-use flagos::calls as c;
-use flagos_backend_api::{Answer, Binding, DType, Error, Op, Result, Status, Support, Tensor};
+use flagos_backend_api::{Answer, Binding, Code, DType, Error, Op, Result, Status, Support, Tensor};
 use flagos_catalog::find;
 use flagos_runtime::discover::{Options, discover};
 
@@ -21,33 +22,93 @@ fn ok(status: *mut Status) -> Result<()> {
     unsafe { Error::from_status(status) }
 }
 
+/// An object of the library's.
+type Handle = *mut c_void;
+
+/// Declares the functions taken from the library, by their names in `flagos.h`.
+macro_rules! functions {
+    ($($name:ident: fn($($arg:ty),*);)*) => {
+        /// The library's functions.
+        #[allow(clippy::struct_field_names)] // Their names in C.
+        struct Library {
+            $($name: unsafe extern "C" fn($($arg),*) -> *mut Status,)*
+            path: PathBuf,
+            _library: libloading::Library,
+        }
+
+        impl Library {
+            /// Loads the library of this installation.
+            fn load() -> Result<Library> {
+                let path = path()?;
+                let failed = |e: libloading::Error| Error::new(Code::NOT_FOUND, format!("{}: {e}", path.display()));
+                // SAFETY: the library is this installation's own; its constructors are those of the C and Rust runtimes.
+                let library = unsafe { libloading::Library::new(&path) }.map_err(failed)?;
+                // SAFETY: the signatures are those `flagos.h` is generated from.
+                unsafe {
+                    Ok(Library {
+                        $($name: *library.get::<unsafe extern "C" fn($($arg),*) -> *mut Status>(concat!(stringify!($name), "\0").as_bytes()).map_err(failed)?,)*
+                        path: path.clone(),
+                        _library: library,
+                    })
+                }
+            }
+        }
+    };
+}
+
+functions! {
+    flagos_context_create: fn(*mut Handle);
+    flagos_context_release: fn(Handle);
+    flagos_device_open: fn(Handle, *const c_char, *mut Handle);
+    flagos_device_release: fn(Handle);
+    flagos_stream_create: fn(Handle, i32, u64, *mut Handle);
+    flagos_stream_release: fn(Handle);
+    flagos_buffer_alloc: fn(Handle, u64, u32, *mut Handle);
+    flagos_buffer_release: fn(Handle);
+    flagos_op_plan: fn(Handle, *const Op, u32, *mut Handle);
+    flagos_plan_release: fn(Handle);
+    flagos_op_execute: fn(Handle, *const Op);
+    flagos_op_query: fn(Handle, *const Op, u32, *mut Support);
+    flagos_plan_launch: fn(Handle, Handle, *const Binding, u32, *const c_void, *const c_void);
+}
+
+/// `lib/libflagos.so.1` of the installation this program belongs to.
+fn path() -> Result<PathBuf> {
+    let here = std::env::current_exe().map_err(|e| Error::new(Code::NOT_FOUND, format!("where this program lies: {e}")))?;
+    let path = here.parent().and_then(|bin| bin.parent()).map(|prefix| prefix.join("lib/libflagos.so.1")).filter(|path| path.exists());
+    path.ok_or_else(|| {
+        Error::new(Code::NOT_FOUND, format!("{} is not in the bin folder of an installation, beside lib/libflagos.so.1; run it from one (cargo flagos bench)", here.display()))
+    })
+}
+
 /// Times one kind of call: nanoseconds each.
 type Timed = fn(&Rig) -> Result<f64>;
 
 /// What one thread calls with: its stream, and a copy of no elements.
-struct Rig {
-    device: *mut Handle<flagos_runtime::Device>,
-    stream: *mut Stream,
-    buffer: *mut Buffer,
-    plan: *mut flagos::border::Plan,
+struct Rig<'a> {
+    library: &'a Library,
+    device: Handle,
+    stream: Handle,
+    buffer: Handle,
+    plan: Handle,
     inputs: Box<Tensor>,
     outputs: Box<Tensor>,
 }
 
-impl Rig {
-    fn new(context: *const Context) -> Result<Rig> {
-        let (mut device, mut stream, mut buffer, mut plan): (*mut Device, _, _, _) = (null_mut(), null_mut(), null_mut(), null_mut());
+impl Rig<'_> {
+    fn new(library: &Library, context: Handle) -> Result<Rig<'_>> {
+        let (mut device, mut stream, mut buffer, mut plan) = (null_mut(), null_mut(), null_mut(), null_mut());
         // SAFETY: out pointers are locals; the name is NUL-terminated.
         unsafe {
-            ok(c::flagos_device_open(context, embedded().as_ptr(), &mut device))?;
-            ok(c::flagos_stream_create(device, 0, 0, &mut stream))?;
-            ok(c::flagos_buffer_alloc(device, 64, 0, &mut buffer))?;
+            ok((library.flagos_device_open)(context, embedded().as_ptr(), &mut device))?;
+            ok((library.flagos_stream_create)(device, 0, 0, &mut stream))?;
+            ok((library.flagos_buffer_alloc)(device, 64, 0, &mut buffer))?;
         }
         let mut x = Tensor::contiguous(DType::F32, &[0]);
         x.buffer = buffer.cast();
-        let mut rig = Rig { device, stream, buffer, plan, inputs: Box::new(x), outputs: Box::new(x) };
+        let mut rig = Rig { library, device, stream, buffer, plan, inputs: Box::new(x), outputs: Box::new(x) };
         // SAFETY: the descriptor borrows from the rig's boxes.
-        ok(unsafe { c::flagos_op_plan(rig.device, &rig.op()?, 0, &mut plan) })?;
+        ok(unsafe { (library.flagos_op_plan)(rig.device, &rig.op()?, 0, &mut plan) })?;
         rig.plan = plan;
         Ok(rig)
     }
@@ -74,14 +135,14 @@ impl Rig {
     fn oneshot(&self) -> Result<f64> {
         let op = self.op()?;
         // SAFETY: handles are live, the descriptor borrows from the rig.
-        each(|| unsafe { c::flagos_op_execute(self.stream, &op) })
+        each(|| unsafe { (self.library.flagos_op_execute)(self.stream, &op) })
     }
 
     /// Nanoseconds per launch of a plan.
     fn prepared(&self) -> Result<f64> {
         let bindings = [Binding { buffer: self.buffer.cast(), byte_offset: 0 }; 2];
         // SAFETY: handles are live.
-        each(|| unsafe { c::flagos_plan_launch(self.plan, self.stream, bindings.as_ptr(), 2, null(), null()) })
+        each(|| unsafe { (self.library.flagos_plan_launch)(self.plan, self.stream, bindings.as_ptr(), 2, null(), null()) })
     }
 
     /// Nanoseconds per level-0 query.
@@ -99,7 +160,7 @@ impl Rig {
             ns_per_flop: 0.0,
         };
         // SAFETY: handles are live, the descriptor borrows from the rig.
-        let ns = each(|| unsafe { c::flagos_op_query(self.device, &op, 0, &mut support) })?;
+        let ns = each(|| unsafe { (self.library.flagos_op_query)(self.device, &op, 0, &mut support) })?;
         if support.answer != Answer::YES.0 {
             return Err(Error::unimplemented("the copy of no elements is not offered"));
         }
@@ -107,11 +168,12 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
+impl Drop for Rig<'_> {
     fn drop(&mut self) {
         // SAFETY: the handles are the rig's own and are released once.
         let released = unsafe {
-            [c::flagos_plan_release(self.plan), c::flagos_buffer_release(self.buffer), c::flagos_stream_release(self.stream), c::flagos_device_release(self.device)]
+            let l = self.library;
+            [(l.flagos_plan_release)(self.plan), (l.flagos_buffer_release)(self.buffer), (l.flagos_stream_release)(self.stream), (l.flagos_device_release)(self.device)]
         };
         for status in released {
             if let Err(e) = ok(status) {
@@ -160,19 +222,21 @@ fn measurement(bench: &str, size: &str, mut samples: Vec<f64>, implementation: &
 
 /// One-shot, prepared and query, on one thread and on two.
 pub fn run(samples: usize, emit: &mut dyn FnMut(Measurement) -> Result<()>) -> Result<()> {
+    let library = Library::load()?;
     let mut context = null_mut();
     // SAFETY: the out pointer is a local.
-    ok(unsafe { c::flagos_context_create(&mut context) })?;
-    let kinds: [(&str, Timed); 3] = [("oneshot", Rig::oneshot), ("prepared", Rig::prepared), ("query", Rig::query)];
+    ok(unsafe { (library.flagos_context_create)(&mut context) })?;
+    let what = format!("copy of no elements, through {}", library.path.file_name().unwrap_or_default().display());
+    let kinds: [(&str, Timed); 3] = [("oneshot", |rig| rig.oneshot()), ("prepared", |rig| rig.prepared()), ("query", |rig| rig.query())];
     for (name, kind) in kinds {
-        let rig = Rig::new(context)?;
+        let rig = Rig::new(&library, context)?;
         kind(&rig)?;
         let alone = (0..samples).map(|_| kind(&rig)).collect::<Result<Vec<f64>>>()?;
-        emit(measurement(&format!("overhead.{name}"), "1 thread", alone, "copy of no elements"))?;
+        emit(measurement(&format!("overhead.{name}"), "1 thread", alone, &what))?;
         let shared = context as usize;
         let barrier = Barrier::new(2);
         let thread = || -> Result<Vec<f64>> {
-            let rig = Rig::new(shared as *const Context)?;
+            let rig = Rig::new(&library, shared as Handle)?;
             kind(&rig)?;
             (0..samples)
                 .map(|_| {
@@ -186,10 +250,10 @@ pub fn run(samples: usize, emit: &mut dyn FnMut(Measurement) -> Result<()>) -> R
         for result in both {
             all.extend(result.map_err(|_| Error::invalid("a measuring thread panicked"))??);
         }
-        emit(measurement(&format!("overhead.{name}"), "2 threads", all, "copy of no elements, each thread on its own stream"))?;
+        emit(measurement(&format!("overhead.{name}"), "2 threads", all, &format!("{what}, each thread on its own stream")))?;
     }
     // SAFETY: the context is released once; objects made from it are gone.
-    ok(unsafe { c::flagos_context_release(context) })
+    ok(unsafe { (library.flagos_context_release)(context) })
 }
 
 /// Discovery of what is installed, in this process again and again: files read, judged and negotiated; libraries are mapped already after

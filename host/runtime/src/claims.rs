@@ -20,6 +20,19 @@ pub enum Cell {
     Waived,
 }
 
+/// Which implementations a claim speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Implementation {
+    /// Whatever the host chose on the device: the backend's own where it has one, else portable kernels.
+    #[default]
+    Any,
+    /// The backend's own.
+    Native,
+    /// Portable kernels compiled by the host.
+    Portable,
+}
+
 /// A claim file, written by `flagos conformance`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
@@ -48,6 +61,12 @@ pub struct Claim {
     pub driver: String,
     /// When it ran, seconds since 1970.
     pub time_s: u64,
+    /// Which implementations ran.
+    #[serde(default)]
+    pub implementation: Implementation,
+    /// Compiler of the portable kernels; for these the claim holds for this compiler only.
+    #[serde(default)]
+    pub compiler: String,
     /// Verdicts by `operator/dtype`.
     pub cells: BTreeMap<String, Cell>,
     /// Waivers that were in force.
@@ -96,12 +115,21 @@ impl Claim {
     pub fn covers(&self, build_id: &str, arch: &str) -> bool {
         self.build_id == build_id && self.arch == arch
     }
+
+    /// Whether it speaks of the backend's own implementations, or of portable kernels by this build's compiler.
+    fn is_about(&self, implementation: Implementation) -> bool {
+        match implementation {
+            Implementation::Portable => self.implementation != Implementation::Native && self.compiler == crate::module::COMPILER_ID,
+            _ => self.implementation != Implementation::Portable,
+        }
+    }
 }
 
-/// What a set of claims says of a cell on a build and target. A failure in any of them counts.
-pub fn standing(claims: &[Claim], build_id: &str, arch: &str, operator: &str, dtype: &str) -> Standing {
+/// What a set of claims says of a cell of an implementation on a build and target. A failure in any of them counts.
+pub fn standing(claims: &[Claim], implementation: Implementation, build_id: &str, arch: &str, operator: &str, dtype: &str) -> Standing {
     let cell = format!("{operator}/{dtype}");
-    let verdicts: Vec<Cell> = claims.iter().filter(|c| c.covers(build_id, arch)).filter_map(|c| c.cells.get(&cell).copied()).collect();
+    let about = |c: &&Claim| c.covers(build_id, arch) && c.is_about(implementation);
+    let verdicts: Vec<Cell> = claims.iter().filter(about).filter_map(|c| c.cells.get(&cell).copied()).collect();
     if verdicts.contains(&Cell::Fail) {
         Standing::Failed
     } else if verdicts.iter().any(|v| matches!(v, Cell::Pass | Cell::Waived)) {
@@ -129,6 +157,8 @@ mod tests {
             device: "d".into(),
             driver: "v".into(),
             time_s: 0,
+            implementation: Implementation::Any,
+            compiler: crate::module::COMPILER_ID.into(),
             cells: cells.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect(),
             waivers: vec![],
             signature: None,
@@ -138,9 +168,21 @@ mod tests {
     #[test]
     fn a_failure_outweighs_a_pass_and_other_builds_do_not_count() {
         let claims = [claim(&[("add/f32", Cell::Pass), ("mul/f32", Cell::Pass)]), claim(&[("mul/f32", Cell::Fail)])];
-        assert_eq!(standing(&claims, "id", "a", "add", "f32"), Standing::Passed);
-        assert_eq!(standing(&claims, "id", "a", "mul", "f32"), Standing::Failed);
-        assert_eq!(standing(&claims, "id", "a", "exp", "f32"), Standing::Uncovered);
-        assert_eq!(standing(&claims, "id", "other", "mul", "f32"), Standing::Uncovered);
+        assert_eq!(standing(&claims, Implementation::Native, "id", "a", "add", "f32"), Standing::Passed);
+        assert_eq!(standing(&claims, Implementation::Native, "id", "a", "mul", "f32"), Standing::Failed);
+        assert_eq!(standing(&claims, Implementation::Native, "id", "a", "exp", "f32"), Standing::Uncovered);
+        assert_eq!(standing(&claims, Implementation::Native, "id", "other", "mul", "f32"), Standing::Uncovered);
+    }
+    #[test]
+    fn portable_kernels_have_claims_of_their_own() {
+        let mut claims = [claim(&[("add/f32", Cell::Fail)])];
+        let both = |claims: &[Claim]| [Implementation::Native, Implementation::Portable].map(|i| standing(claims, i, "id", "a", "add", "f32"));
+        assert_eq!(both(&claims), [Standing::Failed, Standing::Failed]);
+        claims[0].implementation = Implementation::Portable;
+        assert_eq!(both(&claims), [Standing::Uncovered, Standing::Failed]);
+        claims[0].compiler = "another".into();
+        assert_eq!(both(&claims), [Standing::Uncovered, Standing::Uncovered]);
+        claims[0].implementation = Implementation::Native;
+        assert_eq!(both(&claims), [Standing::Failed, Standing::Uncovered]);
     }
 }

@@ -8,6 +8,7 @@ use flagos_backend_api::{DeviceKind, KernelFormat, MemoryKind, Result};
 use crate::driver::{Driver, Raw, text};
 use crate::layers::Layers;
 use crate::memory::{Buffer, MemoryStatistics, Pool};
+use crate::module::Kernels;
 use crate::registry::Inner;
 use crate::stream::{Event, Mark, Progress, Stream};
 
@@ -23,6 +24,7 @@ pub(crate) struct DeviceInner {
     pub(crate) synchronous: bool,
     pub(crate) pool: Pool,
     pub(crate) layers: Layers,
+    pub(crate) kernels: Kernels,
     name: String,
     info: DeviceInfo,
     streams: Mutex<Vec<Weak<Progress>>>,
@@ -47,14 +49,21 @@ pub struct DeviceInfo {
     pub compute_units: u32,
     /// Least alignment of buffers in bytes.
     pub alignment_bytes: u32,
-    /// Kernel formats, best first; empty: takes no portable kernels.
+    /// Kernel formats by name ("opencl-c"), best first; empty: takes no portable kernels.
     pub formats: Vec<String>,
+    /// The same as values.
+    #[serde(skip)]
+    pub kernel_formats: Vec<KernelFormat>,
     /// Greatest number of threads in a block.
     pub max_block_threads: u32,
     /// Shared memory of a block in bytes.
     pub shared_bytes: u32,
     /// Subgroup sizes, smallest and greatest.
     pub subgroup: (u32, u32),
+    /// Greatest number of blocks per axis.
+    pub max_grid: [u32; 3],
+    /// Shapes of the matrix unit: m, n, k, and the factors' element type as its four bytes.
+    pub matrix_shapes: Vec<[u32; 4]>,
     /// Bit set of memory kinds `alloc` accepts.
     pub memory_kinds: u64,
 }
@@ -67,6 +76,14 @@ impl DeviceInfo {
             // SAFETY: the backend states that `formats` holds `n_formats` entries for the life of the device; the count is capped.
             unsafe { core::slice::from_raw_parts(raw.formats, raw.n_formats.min(64) as usize) }.to_vec()
         };
+        let kernel_formats: Vec<KernelFormat> = formats.into_iter().map(KernelFormat).collect();
+        let matrix_shapes = if raw.matrix_shapes.is_null() {
+            Vec::new()
+        } else {
+            // SAFETY: the backend states that the list holds four words per shape for the life of the device; the count is capped.
+            let words = unsafe { core::slice::from_raw_parts(raw.matrix_shapes, raw.n_matrix_shapes.min(64) as usize * 4) };
+            words.chunks_exact(4).map(|w| [w[0], w[1], w[2], w[3]]).collect()
+        };
         DeviceInfo {
             name: text(raw.name),
             arch: text(raw.arch),
@@ -76,10 +93,13 @@ impl DeviceInfo {
             caps: raw.caps,
             compute_units: raw.compute_units,
             alignment_bytes: raw.alignment_bytes,
-            formats: formats.into_iter().map(|f| KernelFormat(f).to_string()).collect(),
+            formats: kernel_formats.iter().map(|f| crate::module::format_name(*f).to_owned()).collect(),
+            kernel_formats,
             max_block_threads: raw.max_block_threads,
             shared_bytes: raw.shared_bytes,
             subgroup: (raw.subgroup_min, raw.subgroup_max),
+            max_grid: raw.max_grid,
+            matrix_shapes,
             memory_kinds: raw.memory_kinds,
         }
     }
@@ -104,6 +124,7 @@ impl Device {
             synchronous: info.caps & abi::caps::SYNCHRONOUS != 0,
             pool: Pool::default(),
             layers: Layers::compose(&runtime.policy().layers)?,
+            kernels: Kernels::default(),
             name: format!("{}:{ordinal}", driver.backend.name),
             info,
             streams: Mutex::new(Vec::new()),
@@ -216,6 +237,7 @@ impl DeviceInner {
 
 impl Drop for DeviceInner {
     fn drop(&mut self) {
+        self.kernels.clear(&self.driver);
         let closed = self.pool.trim(self).and_then(|()| self.driver.close(self.raw));
         if let Err(e) = closed
             && self.driver.quarantine_reason().is_none()

@@ -279,6 +279,46 @@ impl Driver {
         Ok(ns)
     }
 
+    // Modules.
+
+    /// The module table; UNIMPLEMENTED for backends that take no kernels.
+    pub(crate) fn modules(&self) -> Result<&'static abi::ModuleTable> {
+        let missing = || Error::unimplemented(format!("backend '{}' takes no kernels", self.backend.name));
+        self.backend.tables.module.as_ref().ok_or_else(missing)
+    }
+    pub(crate) fn compile(&self, device: Raw<abi::Device>, format: abi::KernelFormat, is_binary: bool, code: &[u8], options: &str, name: &str) -> Result<Raw<abi::Module>> {
+        let bytes = abi::Str { ptr: code.as_ptr().cast(), len: code.len() as u64 };
+        let desc = abi::CompileDesc {
+            size: abi::CompileDesc::SIZE,
+            kind: abi::CompileDesc::KIND,
+            format: format.0,
+            is_binary: is_binary.into(),
+            code: bytes,
+            options: abi::Str::borrowed(options),
+            name: abi::Str::borrowed(name),
+        };
+        make!(self, self.modules()?, compile, device.as_ptr(), &desc)
+    }
+    pub(crate) fn module_destroy(&self, module: Raw<abi::Module>) -> Result<()> {
+        slot!(self, self.modules()?, destroy, module.as_ptr())
+    }
+    pub(crate) fn kernel(&self, module: Raw<abi::Module>, name: &str) -> Result<Raw<abi::Kernel>> {
+        make!(self, self.modules()?, kernel, module.as_ptr(), abi::Str::borrowed(name))
+    }
+    pub(crate) fn module_binary(&self, module: Raw<abi::Module>) -> Result<Vec<u8>> {
+        let table = self.modules()?;
+        let mut length = 0;
+        slot!(self, table, export_binary, module.as_ptr(), core::ptr::null_mut(), 0, &mut length)?;
+        let mut bytes = vec![0u8; length as usize];
+        slot!(self, table, export_binary, module.as_ptr(), bytes.as_mut_ptr().cast(), length, &mut length)?;
+        bytes.truncate(length as usize);
+        Ok(bytes)
+    }
+    #[inline]
+    pub(crate) fn kernel_launch(&self, table: &abi::ModuleTable, stream: Raw<abi::Stream>, kernel: Raw<abi::Kernel>, launch: &abi::KernelLaunch) -> Result<()> {
+        slot!(self, table, launch, stream.as_ptr(), kernel.as_ptr(), launch)
+    }
+
     // Plans, shared by the domains.
 
     pub(crate) fn plan_info(&self, table: &abi::PlanTable, plan: Raw<abi::Plan>) -> Result<abi::PlanInfo> {

@@ -1,5 +1,6 @@
 //! Plans: a call made ready for a device, launched many times.
 
+use core::mem::MaybeUninit;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,6 +12,8 @@ use crate::device::Device;
 use crate::driver::{Raw, text};
 use crate::fallback::FallbackPlan;
 use crate::memory::Buffer;
+use crate::module::Loaded;
+use crate::portable::{self, PortablePlan};
 use crate::select::Choice;
 use crate::stream::{Mark, Stream};
 use crate::work::{Span, Work};
@@ -54,17 +57,35 @@ pub(crate) struct PlanInner {
 pub(crate) enum PlanKind {
     /// The backend's own implementation.
     Native { raw: Raw<abi::Plan>, table: &'static abi::PlanTable },
+    /// Portable kernels compiled for the device.
+    Portable(PortablePlan),
     /// Another device's, with copies.
     Fallback(Box<FallbackPlan>),
 }
 
-/// Plans released while their launches may be in flight.
+/// What was released while its launches may be in flight.
+pub(crate) enum Dead {
+    /// A backend's plan.
+    Plan(Raw<abi::Plan>, &'static abi::PlanTable),
+    /// A kernel of the caller's.
+    Kernel(Loaded),
+}
+
+impl Dead {
+    fn destroy(self, device: &Device) {
+        match self {
+            Dead::Plan(raw, table) => destroy(device, raw, table),
+            Dead::Kernel(loaded) => loaded.destroy(device.driver()),
+        }
+    }
+}
+
+/// What waits for its last launches.
 static GRAVEYARD: Mutex<Vec<Grave>> = Mutex::new(Vec::new());
 
 struct Grave {
     device: Device,
-    raw: Raw<abi::Plan>,
-    table: &'static abi::PlanTable,
+    dead: Dead,
     marks: Vec<Mark>,
 }
 
@@ -97,6 +118,37 @@ impl Plan {
             workspace_bytes: info.workspace_bytes,
             properties: info.properties,
             implementation: text(info.implementation),
+            operator: work.name(),
+            choice,
+        }
+        .registered())
+    }
+
+    /// Plans a call by portable kernels, compiling those that no cache holds.
+    pub(crate) fn portable(device: &Device, work: &Work, choice: Choice, deterministic: bool) -> Result<Plan> {
+        device.driver().check_health()?;
+        sweep();
+        let recipe = portable::recipe(device, work)?;
+        if deterministic && !recipe.deterministic {
+            return Err(Error::unimplemented("its portable kernels do not give equal bits on every run"));
+        }
+        let in_place = matches!(work, Work::Op(call) if call.operator.in_place);
+        let flag = |on: bool, bit: u32| if on { bit } else { 0 };
+        let plan = match PortablePlan::new(device, &recipe) {
+            Err(e) if e.code == Code::RESOURCE_EXHAUSTED => {
+                device.trim()?;
+                PortablePlan::new(device, &recipe)?
+            }
+            other => other?,
+        };
+        Ok(PlanInner {
+            serial: 0,
+            device: device.clone(),
+            spans: work.spans()?,
+            kind: PlanKind::Portable(plan),
+            workspace_bytes: recipe.workspace_bytes,
+            properties: flag(recipe.deterministic, abi::properties::DETERMINISTIC) | flag(in_place, abi::properties::IN_PLACE),
+            implementation: format!("portable: {}", portable::keys(&recipe)),
             operator: work.name(),
             choice,
         }
@@ -142,6 +194,10 @@ impl Plan {
     pub fn properties(&self) -> u32 {
         self.0.properties
     }
+    /// Whether it runs portable kernels on its device.
+    pub fn is_portable(&self) -> bool {
+        matches!(self.0.kind, PlanKind::Portable(_))
+    }
     /// Whether it runs on another device with copies.
     pub fn is_fallback(&self) -> bool {
         matches!(self.0.kind, PlanKind::Fallback(_))
@@ -151,7 +207,7 @@ impl Plan {
         &self.0.spans
     }
 
-    /// Enqueues the call: inputs in order, then outputs. Native plans only enqueue; fallbacks copy, run and wait.
+    /// Enqueues the call: inputs in order, then outputs. Native and portable plans only enqueue; fallbacks copy, run and wait.
     pub fn launch(&self, stream: &Stream, operands: &[Operand]) -> Result<()> {
         // SAFETY: no scalars are passed.
         unsafe { self.launch_scaled(stream, operands, Scalars::NONE) }
@@ -167,16 +223,19 @@ impl Plan {
         if operands.len() != plan.spans.len() || !Arc::ptr_eq(&stream.0.device.0, &plan.device.0) {
             return self.misuse(stream, operands.len());
         }
-        let mut bindings = [Binding { buffer: core::ptr::null_mut(), byte_offset: 0 }; STACK_BINDINGS];
+        // Left uninitialised beyond the operands: clearing it all would cost a good part of a launch.
+        let mut bindings = [const { MaybeUninit::<Binding>::uninit() }; STACK_BINDINGS];
         if operands.len() > STACK_BINDINGS {
             // SAFETY: passed on to the caller.
             return unsafe { self.launch_many(stream, operands, scalars) };
         }
         for (i, (operand, span)) in operands.iter().zip(&plan.spans).enumerate() {
-            bindings[i] = self.bind(i, operand, span)?;
+            bindings[i].write(self.bind(i, operand, span)?);
         }
+        // SAFETY: as many bindings as operands and spans were written, and MaybeUninit<T> has the layout of T.
+        let bindings = unsafe { core::slice::from_raw_parts(bindings.as_ptr().cast(), operands.len()) };
         // SAFETY: passed on to the caller.
-        unsafe { self.start(stream, &bindings[..operands.len()], operands, scalars) }
+        unsafe { self.start(stream, bindings, operands, scalars) }
     }
 
     #[cold]
@@ -247,6 +306,13 @@ impl Plan {
                 plan.device.driver().plan_launch(table, *raw, stream.0.raw, &launch)?;
                 stream.advance()
             }
+            PlanKind::Portable(portable) => {
+                let workspace = if plan.workspace_bytes > 0 { Some(stream.workspace(plan.workspace_bytes)?) } else { None };
+                let address = workspace.as_ref().map_or(core::ptr::null_mut(), |w| w.0.raw.as_ptr());
+                let launched = portable.launch(stream, operands, address);
+                // Steps before one that failed are in the queue all the same.
+                stream.advance().and(launched)
+            }
             // SAFETY: passed on to the caller.
             PlanKind::Fallback(fallback) => unsafe { fallback.launch(plan, stream, operands, scalars) },
         }
@@ -295,15 +361,21 @@ impl core::fmt::Debug for Plan {
 
 impl Drop for PlanInner {
     fn drop(&mut self) {
-        let PlanKind::Native { raw, table } = &self.kind else { return };
-        let marks = if self.device.0.synchronous { Vec::new() } else { self.device.0.stream_marks() };
-        if marks.is_empty() {
-            destroy(&self.device, *raw, table);
-        } else {
-            let grave = Grave { device: self.device.clone(), raw: *raw, table, marks };
-            GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner).push(grave);
+        // Portable kernels stay with their device.
+        if let PlanKind::Native { raw, table } = &self.kind {
+            bury(&self.device, Dead::Plan(*raw, table));
         }
     }
+}
+
+/// Destroys something now, or when the launches enqueued so far are over.
+pub(crate) fn bury(device: &Device, dead: Dead) {
+    let marks = if device.0.synchronous { Vec::new() } else { device.0.stream_marks() };
+    if marks.is_empty() {
+        return dead.destroy(device);
+    }
+    let grave = Grave { device: device.clone(), dead, marks };
+    GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner).push(grave);
 }
 
 fn destroy(device: &Device, raw: Raw<abi::Plan>, table: &abi::PlanTable) {
@@ -314,14 +386,14 @@ fn destroy(device: &Device, raw: Raw<abi::Plan>, table: &abi::PlanTable) {
     }
 }
 
-/// Destroys buried plans whose launches are over.
+/// Destroys what is buried and whose launches are over.
 fn sweep() {
     let over: Vec<Grave> = {
         let mut graves = GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner);
         graves.extract_if(.., |g| g.device.0.passed(&g.marks)).collect()
     };
     for grave in over {
-        destroy(&grave.device, grave.raw, grave.table);
+        grave.dead.destroy(&grave.device);
     }
 }
 

@@ -94,6 +94,8 @@ pub struct Statistics {
     pub launches: u64,
     /// Plans held by the cache.
     pub cached_plans: u64,
+    /// Kernels compiled and found, all runtimes of the process.
+    pub kernels: crate::module::KernelStatistics,
 }
 
 impl Runtime {
@@ -218,6 +220,7 @@ impl Runtime {
             transfer: self.0.transfers.read(),
             launches: crate::trace::recent().1,
             cached_plans: self.0.plans.len() as u64,
+            kernels: crate::module::KernelStatistics::read(),
         }
     }
 

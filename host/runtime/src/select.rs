@@ -6,16 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flagos_backend_api::{Answer, Code, Result};
 use serde::Serialize;
 
-use crate::claims::{Standing, standing};
+use crate::claims::{Implementation, Standing, standing};
 use crate::device::Device;
 use crate::driver::{Driver, text};
 use crate::fallback::{FallbackPlan, nothing_left};
 use crate::plan::Plan;
 use crate::policy::{Fallback, Policy, Source};
+use crate::portable;
 use crate::work::Work;
 
 /// Scores of answers; a portable kernel scores between them.
 const SCORE_YES: u32 = 100;
+const SCORE_PORTABLE: u32 = 50;
 const SCORE_SLOW: u32 = 10;
 
 /// One candidate with its score and reason.
@@ -53,24 +55,45 @@ fn judge(work: &Work, device: &Device, policy: &Policy, source: String) -> Candi
     let driver = device.driver();
     let (operator, dtype) = (work.name(), work.dtype().to_string());
     let claims = &driver.backend.claims;
-    let standing = standing(claims, &driver.backend.build_id, &device.info().arch, &operator, &dtype);
-    let (score, reason) = rate(work, device, policy, &operator, standing, driver);
+    let standing = standing(claims, Implementation::Native, &driver.backend.build_id, &device.info().arch, &operator, &dtype);
+    let (score, reason) = match barred(policy, &operator, standing, driver) {
+        Some(why) => (0, why),
+        None => rate(work, device, driver),
+    };
     Candidate { source, backend: driver.backend.name.clone(), score, standing, reason }
 }
 
-fn rate(work: &Work, device: &Device, policy: &Policy, operator: &str, standing: Standing, driver: &Driver) -> (u32, String) {
+/// Judges the portable kernels of a call on its device. Nothing is compiled.
+fn judge_portable(work: &Work, device: &Device, policy: &Policy) -> Candidate {
+    let driver = device.driver();
+    let (operator, dtype) = (work.name(), work.dtype().to_string());
+    let standing = standing(&driver.backend.claims, Implementation::Portable, &driver.backend.build_id, &device.info().arch, &operator, &dtype);
+    let (score, reason) = match (barred(policy, &operator, standing, driver), portable::recipe(device, work)) {
+        (Some(why), _) => (0, why),
+        (None, Ok(recipe)) => (SCORE_PORTABLE, format!("kernels: {}", portable::keys(&recipe))),
+        (None, Err(e)) => (0, e.message),
+    };
+    Candidate { source: Source::Portable.to_string(), backend: driver.backend.name.clone(), score, standing, reason }
+}
+
+/// Why nothing of a backend may run an operator, if so.
+fn barred(policy: &Policy, operator: &str, standing: Standing, driver: &Driver) -> Option<String> {
     if let Some(why) = driver.quarantine_reason() {
-        return (0, format!("quarantined: {why}"));
+        return Some(format!("quarantined: {why}"));
     }
     if policy.is_revoked(&driver.backend.name, operator) {
-        return (0, format!("revoked by the policy ({}/{operator})", driver.backend.name));
+        return Some(format!("revoked by the policy ({}/{operator})", driver.backend.name));
     }
     if standing == Standing::Failed {
-        return (0, "a conformance claim for this build and target fails this cell".into());
+        return Some("a conformance claim for this build and target fails this cell".into());
     }
     if standing == Standing::Uncovered && policy.strict && !driver.backend.is_embedded() {
-        return (0, "strict mode: no conformance claim covers this cell".into());
+        return Some("strict mode: no conformance claim covers this cell".into());
     }
+    None
+}
+
+fn rate(work: &Work, device: &Device, driver: &Driver) -> (u32, String) {
     match work.query(driver, device.0.raw, 0) {
         None => (0, "the backend has no table for this domain".into()),
         Some(Err(e)) => (0, e.to_string()),
@@ -95,32 +118,31 @@ pub(crate) fn choose(work: &Work, device: &Device) -> Result<Choice> {
     for source in &decision.order {
         let candidate = match source {
             Source::Native => judge(work, device, &policy, source.to_string()),
-            Source::Portable => Candidate {
-                source: source.to_string(),
-                backend: device.backend().to_owned(),
-                score: 0,
-                standing: Standing::Uncovered,
-                reason: portable_reason(device),
-            },
+            Source::Portable => judge_portable(work, device, &policy),
             Source::Fallback | Source::Backend(_) => match other_device(source, device, &decision.fallback)? {
                 Ok(other) => judge(work, &other, &policy, source.to_string()),
                 Err(reason) => Candidate { source: source.to_string(), backend: String::new(), score: 0, standing: Standing::Uncovered, reason },
             },
         };
-        if candidate.score > 0 && choice.chosen.is_none() {
-            choice.chosen = Some(choice.candidates.len());
-        }
         choice.candidates.push(candidate);
     }
-    // A slow native implementation gives way to a better candidate of the device itself; fallbacks never outrank it.
+    choice.chosen = ranking(&choice.candidates).first().copied();
     Ok(choice)
 }
 
-fn portable_reason(device: &Device) -> String {
-    match device.info().formats.as_slice() {
-        [] => "the device takes no kernels".into(),
-        formats => format!("the device takes {}, and this build carries no portable kernels", formats.join(", ")),
+/// Usable candidates in the order to try them: as the policy lists them, but a native implementation that is slow by its own word gives way to
+/// portable kernels. Fallbacks never outrank what the device has.
+fn ranking(candidates: &[Candidate]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..candidates.len()).filter(|i| candidates[*i].score > 0).collect();
+    let place = |order: &[usize], token: &str| order.iter().position(|i| candidates[*i].source == token);
+    if let (Some(native), Some(portable)) = (place(&order, "native"), place(&order, "portable"))
+        && native < portable
+        && candidates[order[native]].score < candidates[order[portable]].score
+    {
+        let better = order.remove(portable);
+        order.insert(native, better);
     }
+    order
 }
 
 /// The device another source stands for, or why there is none.
@@ -146,14 +168,12 @@ pub(crate) fn plan(work: &Work, device: &Device, deterministic: bool) -> Result<
     let mut choice = choose(work, device)?;
     let policy = device.0.runtime.policy();
     let fallback = policy.decide(&choice.operator, &choice.dtype, device.backend()).fallback;
-    for index in 0..choice.candidates.len() {
-        if choice.candidates[index].score == 0 {
-            continue;
-        }
+    for index in ranking(&choice.candidates) {
         choice.chosen = Some(index);
         let source = Source::from_token(&choice.candidates[index].source);
         let made = match &source {
             Source::Native => Plan::make(device, work, choice.clone(), deterministic),
+            Source::Portable => Plan::portable(device, work, choice.clone(), deterministic),
             _ => other_device(&source, device, &fallback)?
                 .map_err(flagos_backend_api::Error::unimplemented)
                 .and_then(|other| Plan::make(&other, work, choice.clone(), deterministic))
@@ -182,7 +202,7 @@ fn warn(device: &Device, choice: &Choice, index: usize, fallback: Fallback) {
     let once = |key: String| SAID.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().insert(key);
     let candidate = &choice.candidates[index];
     let (operator, dtype) = (&choice.operator, &choice.dtype);
-    if candidate.source != "native" {
+    if !matches!(candidate.source.as_str(), "native" | "portable") {
         if fallback == Fallback::Warn && once(format!("{}/{operator}", device.name())) {
             let why = choice.candidates.first().map_or("", |c| c.reason.as_str());
             crate::log::warn(&format!("{operator} of {dtype} on {} runs on '{}' with copies ({why}); counted, see `flagos explain {operator}`", device.name(), candidate.backend));
@@ -194,5 +214,25 @@ fn warn(device: &Device, choice: &Choice, index: usize, fallback: Fallback) {
         let claims = driver.backend.claims.len();
         let how = if claims == 0 { "it ships no claims".to_owned() } else { format!("its {claims} claims are for other builds, targets or cells") };
         crate::log::info(&format!("{operator} of {dtype} on '{}' is not covered by a conformance claim: {how}; run `flagos conformance --backend {}`", driver.backend.name, driver.backend.name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates(list: &[(&str, u32)]) -> Vec<Candidate> {
+        let one = |(source, score): &(&str, u32)| Candidate { source: (*source).into(), backend: "b".into(), score: *score, standing: Standing::Uncovered, reason: String::new() };
+        list.iter().map(one).collect()
+    }
+
+    #[test]
+    fn slow_native_code_gives_way_to_portable_kernels_and_to_nothing_else() {
+        let rank = |list: &[(&str, u32)]| ranking(&candidates(list));
+        assert_eq!(rank(&[("native", SCORE_YES), ("portable", SCORE_PORTABLE), ("fallback", SCORE_YES)]), [0, 1, 2]);
+        assert_eq!(rank(&[("native", SCORE_SLOW), ("portable", SCORE_PORTABLE), ("fallback", SCORE_YES)]), [1, 0, 2]);
+        assert_eq!(rank(&[("native", SCORE_SLOW), ("portable", 0), ("fallback", SCORE_YES)]), [0, 2]);
+        assert_eq!(rank(&[("portable", SCORE_PORTABLE), ("native", SCORE_YES)]), [0, 1]);
+        assert_eq!(rank(&[("native", 0), ("portable", 0)]), [0usize; 0]);
     }
 }

@@ -455,6 +455,8 @@ mod tests {
         assert!(fail(&|d| d.dtype = DType::I64).0.contains("gemm_s8s8s32 (i8 → i32, compute i32)"));
         let (ld, row) = (i64::MAX / 2, BlasOrder::ROW_MAJOR.0);
         assert!(fail(&|d| (d.lda, d.ldb, d.ldc, d.order) = (ld, ld, ld, row)).0.contains("2^63"));
+        let long = 1 << 40;
+        assert!(fail(&|d| (d.batch, d.m, d.k, d.lda, d.ldc) = (0, long, long, long, long)).0.contains("2^59"));
     }
 
     #[test]

@@ -243,8 +243,11 @@ impl Call {
         if let Some(n) = t.shape().iter().find(|n| **n < 0) {
             return bad(format!("has an extent of {n}"));
         }
-        if t.extent().and_then(|(l, h)| h.checked_sub(l)?.checked_mul(16)).is_none() || t.elems() == i64::MAX {
+        if t.extent().and_then(|(l, h)| h.checked_sub(l)?.checked_mul(16)).is_none() {
             return bad(format!("with shape {:?} and strides {:?} spans more than 2^63 bytes", t.shape(), t.stride()));
+        }
+        if !countable(t) {
+            return bad(format!("has shape {:?}, whose extents multiply to more than 2^59", t.shape()));
         }
         let set = match rule.types {
             TypeRule::Same(_, set) | TypeRule::Any(set) | TypeRule::Promote(set) => set,
@@ -310,6 +313,11 @@ fn check_attribute(op: &Operator, spec: &Attribute, value: &AttrValue) -> Result
         (kind, _) => return bad(format!("it takes {kind:?}")),
     }
     Ok(())
+}
+
+/// Whether index arithmetic over the shape stays within 63 bits of bytes, also where an extent is 0 or strides are.
+pub(crate) fn countable(t: &Tensor) -> bool {
+    t.shape().iter().try_fold(1i64, |n, d| n.checked_mul((*d).max(1))).is_some_and(|n| n <= 1 << 59)
 }
 
 /// Whether two index tuples may name one element: exact for layouts whose strides nest, else refused.

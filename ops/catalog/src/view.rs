@@ -2,7 +2,7 @@
 
 use flagos_backend_api::{Error, Result, Tensor};
 
-use crate::call::overlaps_itself;
+use crate::call::{countable, overlaps_itself};
 use crate::{Array, Memory, OperandSpan};
 
 /// One operand of a BLAS or FFT call.
@@ -34,6 +34,9 @@ impl View {
         };
         let too_far = || format!("operand {} of shape {:?} and strides {:?} spans more than 2^63 bytes", self.name, t.shape(), t.stride());
         let (low_bytes, high_bytes) = bytes().ok_or_else(|| Error::invalid(too_far()))?;
+        if !countable(t) {
+            return Err(Error::invalid(format!("operand {} has shape {:?}, whose extents multiply to more than 2^59", self.name, t.shape())));
+        }
         if self.writes && overlaps_itself(&self.forward()) {
             let text = format!("operand {} is written with strides {:?} for shape {:?}: its elements overlap", self.name, t.stride(), t.shape());
             return Err(Error::invalid(text));

@@ -40,7 +40,9 @@ pub struct Compiled {
     pub shared_bytes: u32,
 }
 
-/// Compiles function `entry` of a program for a target: verify, simplify, lower, emit.
+/// Compiles function `entry` of a program for a target: verify, simplify, lower, write out what the format lacks, emit.
 pub fn compile(program: &tile::Program, entry: &str, target: &Target, options: &Options) -> Result<Compiled> {
-    emit::emit(&lower::lower(program, entry, target, options)?, target)
+    let mut kernel = lower::lower(program, entry, target, options)?;
+    thread::math::expand(&mut kernel, target);
+    emit::emit(&kernel, target)
 }

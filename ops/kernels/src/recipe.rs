@@ -48,6 +48,8 @@ pub enum Arg {
 pub struct Step {
     /// What runs.
     pub kernel: Kernel,
+    /// What runs instead, with the same grid and arguments, when every buffer argument is a multiple of 16 bytes.
+    pub aligned: Option<Kernel>,
     /// Blocks per axis; a zero extent: nothing to do.
     pub grid: [u32; 3],
     /// Arguments in the order of the function's.

@@ -23,7 +23,6 @@ const STEPS: &[Step] = &[
     ("mutations", mutations),
     ("golden files through flagos run", golden),
     ("ABI gates", || abi::run_gates().map(|()| String::new())),
-    ("fuzzing, fixed work", fuzz),
 ];
 
 /// Runs every step, also after a failure, and sums up.
@@ -56,8 +55,8 @@ fn clippy() -> Outcome<String> {
 /// The workspace's tests; counts what ran and what was left out.
 fn tests() -> Outcome<String> {
     let mut all = cargo();
-    // Fuzzing has a step of its own, in release mode.
-    all.args(["test", "--workspace", "--exclude", "flagos-fuzz", "--no-fail-fast"]);
+    // Fuzzing is among them, with debug assertions: overflows and misaligned slices stop there.
+    all.args(["test", "--workspace", "--no-fail-fast"]);
     let (code, text) = capture(&mut all)?;
     let (mut passed, mut failures, mut ignored) = (0, 0, 0);
     for line in text.lines().filter(|l| l.starts_with("test result:")) {
@@ -129,10 +128,4 @@ fn golden() -> Outcome<String> {
     words.extend(files.iter().map(|p| p.display().to_string()));
     let (code, text) = capture(&mut flagos(&words.iter().map(String::as_str).collect::<Vec<_>>())?)?;
     if code == 0 { Ok(text.lines().last().unwrap_or("").to_owned()) } else { Err(tail(&text.lines().filter(|l| !l.starts_with("pass")).collect::<Vec<_>>().join("\n"), 40)) }
-}
-
-fn fuzz() -> Outcome<String> {
-    let mut fuzz = cargo();
-    fuzz.args(["test", "--quiet", "--release", "-p", "flagos-fuzz", "--", "--nocapture"]);
-    run(&mut fuzz).map(|()| String::new())
 }

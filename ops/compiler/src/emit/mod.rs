@@ -1,11 +1,28 @@
 //! Emitters: one file per kernel format.
 
+mod atomic;
+mod c;
+mod helpers;
+mod literal;
+mod narrow;
+mod opencl;
+mod print;
+mod scalar;
+mod source;
+mod spirv;
+
+use flagos_backend_api::KernelFormat;
+
 use crate::error::Result;
 use crate::{CompileError, Compiled, Target, thread};
 
-/// Writes a kernel in the target's format.
-pub fn emit(_kernel: &thread::Kernel, target: &Target) -> Result<Compiled> {
+/// Writes a kernel in the target's format. The entry point in the code is [`Compiled::entry`], which is not the kernel's name: names like `exp` are
+/// taken in most languages.
+pub fn emit(kernel: &thread::Kernel, target: &Target) -> Result<Compiled> {
     match target.format {
+        KernelFormat::C => source::emit(kernel, target, &c::C),
+        KernelFormat::OPENCL_C => source::emit(kernel, target, &opencl::OpenCl::new(target)),
+        KernelFormat::SPIRV_VULKAN => spirv::emit(kernel, target),
         other => Err(CompileError::unsupported("", Default::default(), format!("no emitter for format {}", other.0))),
     }
 }

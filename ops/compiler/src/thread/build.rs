@@ -71,6 +71,11 @@ impl<'k> Build<'k> {
         inner.finish()
     }
 
+    /// Puts statements in place of those built; the ones built.
+    pub fn replace(&mut self, statements: Vec<Stmt>) -> Vec<Stmt> {
+        core::mem::replace(&mut self.statements, statements)
+    }
+
     /// Appends a statement.
     pub fn push(&mut self, stmt: Stmt) {
         self.statements.push(stmt);

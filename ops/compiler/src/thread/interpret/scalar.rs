@@ -129,6 +129,7 @@ pub fn unary(op: Unary, elem: Elem, a: u64) -> u64 {
         Unary::Cosh => by(f64::cosh, f32::cosh),
         Unary::Tanh => by(f64::tanh, f32::tanh),
         Unary::Asinh => by(libm::asinh, libm::asinhf),
+        Unary::Acosh if x < 1.0 => bits_of(elem, f64::NAN),
         Unary::Acosh => by(libm::acosh, libm::acoshf),
         Unary::Atanh => by(libm::atanh, libm::atanhf),
         Unary::Erf => by(libm::erf, libm::erff),

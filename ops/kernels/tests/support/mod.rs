@@ -1,0 +1,23 @@
+//! Targets recipes are tried for.
+
+use flagos_backend_api::{KernelFormat, caps};
+use flagos_compiler::Target;
+
+/// A target of a format with everything the recipes may ask for, or with the least.
+pub fn target(format: KernelFormat, rich: bool) -> Target {
+    let all = caps::FP16 | caps::BF16 | caps::FP64 | caps::INT64 | caps::ATOMIC64;
+    let (subgroup, arch) = match format {
+        KernelFormat::C | KernelFormat::OPENCL_C => (0, ""),
+        KernelFormat::SPIRV_VULKAN => (32, ""),
+        _ => (32, "sm_90"),
+    };
+    Target {
+        format,
+        arch: arch.to_owned(),
+        caps: if rich { all } else { caps::FP64 | caps::INT64 },
+        max_block_threads: 1024,
+        shared_bytes: 32 << 10,
+        subgroup,
+        matrix: Vec::new(),
+    }
+}
