@@ -18,6 +18,7 @@ mod expand;
 mod facts;
 mod gather;
 mod layout;
+mod masks;
 mod memory;
 mod node;
 mod ops;
@@ -91,6 +92,8 @@ struct Lower<'a> {
     loop_depth: u32,
     /// Shared arrays in use across several moves.
     held: Vec<u32>,
+    /// Masks (numbers of nodes) known to be true where code is being made.
+    assumed: HashSet<u32>,
     /// The operation being lowered.
     at: (String, Loc),
 }
@@ -137,6 +140,7 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         uniform: true,
         loop_depth: 0,
         held: Vec::new(),
+        assumed: HashSet::new(),
         at: ("tt.func".into(), Loc::default()),
     };
     l.run()?;
