@@ -309,7 +309,7 @@ impl Plan {
             PlanKind::Portable(portable) => {
                 let workspace = if plan.workspace_bytes > 0 { Some(stream.workspace(plan.workspace_bytes)?) } else { None };
                 let address = workspace.as_ref().map_or(core::ptr::null_mut(), |w| w.0.raw.as_ptr());
-                let launched = portable.launch(stream, bindings, address);
+                let launched = portable.launch(stream, operands, address);
                 // Steps before one that failed are in the queue all the same.
                 stream.advance().and(launched)
             }
