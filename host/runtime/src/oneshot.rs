@@ -32,8 +32,9 @@ thread_local! {
 /// The arrays of `op` hold as many valid entries as it states, spans included.
 #[inline]
 pub unsafe fn execute(stream: &Stream, op: &Op, operands: &[Operand]) -> Result<()> {
+    let mut key = Key::new();
     // SAFETY: stated by the caller.
-    let key = unsafe { Key::of_op(op) };
+    unsafe { key.op(op) };
     // SAFETY: stated by the caller; no scalars are passed.
     unsafe { run(stream, key.words(), operands, Scalars::NONE, || Call::from_abi(op).map(Work::Op)) }
 }
@@ -44,15 +45,19 @@ pub unsafe fn execute(stream: &Stream, op: &Op, operands: &[Operand]) -> Result<
 /// As [`Plan::launch_scaled`].
 #[inline]
 pub unsafe fn execute_blas(stream: &Stream, desc: &BlasDesc, operands: &[Operand], scalars: Scalars) -> Result<()> {
+    let mut key = Key::new();
+    key.blas(desc);
     // SAFETY: passed on to the caller.
-    unsafe { run(stream, Key::of_blas(desc).words(), operands, scalars, || Ok(Work::Blas(*desc))) }
+    unsafe { run(stream, key.words(), operands, scalars, || Ok(Work::Blas(*desc))) }
 }
 
 /// Plans (once) and launches a Fourier transform.
 #[inline]
 pub fn execute_fft(stream: &Stream, desc: &FftDesc, operands: &[Operand]) -> Result<()> {
+    let mut key = Key::new();
+    key.fft(desc);
     // SAFETY: no scalars are passed.
-    unsafe { run(stream, Key::of_fft(desc).words(), operands, Scalars::NONE, || Ok(Work::Fft(*desc))) }
+    unsafe { run(stream, key.words(), operands, Scalars::NONE, || Ok(Work::Fft(*desc))) }
 }
 
 /// # Safety

@@ -5,6 +5,7 @@ mod c;
 mod helpers;
 mod literal;
 mod narrow;
+mod opencl;
 mod print;
 mod scalar;
 mod source;
@@ -20,6 +21,7 @@ use crate::{CompileError, Compiled, Target, thread};
 pub fn emit(kernel: &thread::Kernel, target: &Target) -> Result<Compiled> {
     match target.format {
         KernelFormat::C => source::emit(kernel, target, &c::C),
+        KernelFormat::OPENCL_C => source::emit(kernel, target, &opencl::OpenCl::new(target)),
         KernelFormat::SPIRV_VULKAN => spirv::emit(kernel, target),
         other => Err(CompileError::unsupported("", Default::default(), format!("no emitter for format {}", other.0))),
     }

@@ -292,7 +292,7 @@ impl Emitter<'_> {
             Inst::Binary(op, a, b) => self.binary(*op, elem(self)?, self.id(*a), self.id(*b))?,
             Inst::Fma(a, b, c) => {
                 let (elem, parts) = (elem(self)?, [*a, *b, *c].map(|v| self.id(v)));
-                self.in_float(elem, &parts, |e, elem, parts| e.fused(elem, [parts[0], parts[1], parts[2]]))?
+                self.in_float(elem, &parts, |e, elem, parts| Ok(e.fused(elem, [parts[0], parts[1], parts[2]])))?
             }
             Inst::CmpI(op, a, b) => self.compare_integers(*op, self.elem_of(*a)?, self.id(*a), self.id(*b)),
             Inst::CmpF(op, a, b) => self.compare_floats(*op, self.elem_of(*a)?, self.id(*a), self.id(*b))?,

@@ -4,7 +4,9 @@
 pub mod atomics;
 pub mod control;
 pub mod elementwise;
+pub mod harness;
 pub mod memory;
+pub mod opencl;
 pub mod processor;
 
 use flagos_compiler::run::Arg;
