@@ -14,6 +14,7 @@
 mod build;
 mod control;
 mod dot;
+mod dot_scaled;
 mod expand;
 mod facts;
 mod gather;
@@ -28,6 +29,8 @@ mod prim;
 mod reduce;
 mod scan;
 mod strength;
+#[cfg(test)]
+mod dot_tests;
 #[cfg(test)]
 mod tests;
 mod wanted;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::Elem;
 use crate::error::Result;
+use crate::lower::dot_scaled::ScaledFactor;
 use crate::lower::facts::{self, MAX_DIV};
 use crate::lower::layout::{Layout, shape_bits};
 use crate::lower::node::{Kind, Node, Src, item_ty};
@@ -162,6 +163,16 @@ impl Lower<'_> {
             OpKind::Dot { .. } => {
                 let (a, b, c) = (self.tile(args[0])?, self.tile(args[1])?, self.tile(args[2])?);
                 Rep::Tile(self.dot(&a, &b, &c)?)
+            }
+            OpKind::DotScaled { formats, scales, pack_k } => {
+                let c = self.tile(args[2])?;
+                let mut rest = args[3..].iter();
+                let mut factor = |l: &Self, i: usize| -> Result<ScaledFactor<'_>> {
+                    let scale = if scales[i] { rest.next().map(|s| l.tile(*s)).transpose()? } else { None };
+                    Ok(ScaledFactor { elements: l.tile(args[i])?, scale, format: &formats[i], pack_k: pack_k[i], right: i == 1 })
+                };
+                let factors = [factor(self, 0)?, factor(self, 1)?];
+                Rep::Tile(self.dot_scaled(factors, &c)?)
             }
             OpKind::Gather(axis) => {
                 let (source, indices) = (self.tile(args[0])?, self.tile(args[1])?);
