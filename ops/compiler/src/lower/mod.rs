@@ -14,11 +14,13 @@
 mod build;
 mod control;
 mod dot;
+mod dot_blocked;
 mod dot_scaled;
 mod expand;
 mod facts;
 mod gather;
 mod layout;
+mod matrix;
 mod memory;
 mod node;
 mod ops;
@@ -94,6 +96,8 @@ struct Lower<'a> {
     loop_depth: u32,
     /// Shared arrays in use across several moves.
     held: Vec<u32>,
+    /// Tiles in fragments of a matrix unit, by number of their node.
+    fragments: HashMap<u32, matrix::Fragments>,
     /// The operation being lowered.
     at: (String, Loc),
 }
@@ -140,6 +144,7 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         uniform: true,
         loop_depth: 0,
         held: Vec::new(),
+        fragments: HashMap::new(),
         at: ("tt.func".into(), Loc::default()),
     };
     l.run()?;

@@ -201,7 +201,14 @@ impl Lower<'_> {
                 inner[..*pack].fill(Want::Const);
                 operands.iter().try_for_each(|o| self.prepare_in(o, &inner, seen))
             }
-            Kind::Stored => Err(self.internal(format!("tile {} of shape {:?} was never stored", node.id, node.shape))),
+            Kind::Stored => match self.fragments.get(&node.id).cloned() {
+                Some(fragments) => {
+                    self.out_of_fragments(node, &fragments)?;
+                    seen.remove(&(node.id, wants.to_vec()));
+                    self.prepare_in(node, wants, seen)
+                }
+                None => Err(self.internal(format!("tile {} of shape {:?} was never stored", node.id, node.shape))),
+            },
         }
     }
 
@@ -341,7 +348,7 @@ impl Lower<'_> {
         Ok(Scratch::Shared(scratch))
     }
 
-    fn eval_version(&mut self, node: &Rc<Node>, version: &Version, regs: &[Bit]) -> Result<Val> {
+    pub fn eval_version(&mut self, node: &Rc<Node>, version: &Version, regs: &[Bit]) -> Result<Val> {
         Ok(match &version.storage {
             Storage::Vals(v) => v[number(regs)],
             Storage::Array(slot) => self.get_at(slot.var, regs, item_ty(node.item)),
