@@ -35,7 +35,23 @@ pub fn null(what: &str) -> Error {
 ///
 /// # Safety
 /// `ptr` is NULL or addresses as many readable bytes as its `size` states, at least 8.
+#[inline]
 unsafe fn header<T: Versioned>(ptr: *const T) -> Result<usize> {
+    let kind = const { T::DESCRIPTION.kind };
+    // SAFETY: stated by the caller.
+    if !ptr.is_null() && ptr.is_aligned() && unsafe { (*ptr.cast::<u32>() as usize, *ptr.cast::<u32>().add(1)) == (size_of::<T>(), kind) } {
+        return Ok(size_of::<T>());
+    }
+    // SAFETY: passed on to the caller.
+    unsafe { other_header(ptr) }
+}
+
+/// A header that is not this build's: older, newer or wrong.
+///
+/// # Safety
+/// As [`header`].
+#[cold]
+unsafe fn other_header<T: Versioned>(ptr: *const T) -> Result<usize> {
     let d = T::DESCRIPTION;
     if ptr.is_null() || !ptr.is_aligned() {
         return Err(null(d.c_name));
@@ -71,6 +87,23 @@ pub unsafe fn read<T: Versioned>(ptr: *const T) -> Result<T> {
     unsafe { read_other(ptr, size) }
 }
 
+/// Lends a struct where it lies, if it is of this build's size; else a copy, absent fields zero. A copy of a struct the caller filled field by
+/// field just now waits until its stores have reached the cache, which costs as much as all of a launch.
+///
+/// # Safety
+/// As [`read`]; nobody changes the struct meanwhile.
+#[inline]
+pub unsafe fn lend<T: Versioned, R>(ptr: *const T, f: impl FnOnce(&T) -> Result<R>) -> Result<R> {
+    // SAFETY: passed on to the caller.
+    let size = unsafe { header(ptr) }?;
+    if size == size_of::<T>() {
+        // SAFETY: the size was stated to be that of T, and the pointer is aligned.
+        return f(unsafe { &*ptr });
+    }
+    // SAFETY: passed on to the caller.
+    f(&unsafe { read_other(ptr, size) }?)
+}
+
 /// # Safety
 /// `ptr` addresses `size` readable bytes.
 #[cold]
@@ -94,9 +127,15 @@ unsafe fn read_other<T: Versioned>(ptr: *const T, size: usize) -> Result<T> {
 ///
 /// # Safety
 /// `ptr` is NULL or addresses as many writable bytes as its `size` states, at least 8.
+#[inline]
 pub unsafe fn write<T: Versioned>(ptr: *mut T, value: &T) -> Result<()> {
     // SAFETY: passed on to the caller.
     let size = unsafe { header(ptr) }?;
+    if size == size_of::<T>() {
+        // SAFETY: the caller's struct is one of T; its size and kind are those of `value`.
+        unsafe { ptr.write(*value) };
+        return Ok(());
+    }
     let n = size.min(size_of::<T>());
     // SAFETY: both sides have `n` bytes; the first 8 are the caller's own.
     unsafe { core::ptr::copy_nonoverlapping((&raw const *value).cast::<u8>().add(8), ptr.cast::<u8>().add(8), n - 8) };
@@ -130,10 +169,12 @@ impl<'a> OpRef<'a> {
         Ok(view)
     }
     /// The descriptor itself.
+    #[inline]
     pub fn raw(&self) -> &'a Op {
         self.0
     }
     /// Registry id.
+    #[inline]
     pub fn id(&self) -> u32 {
         self.0.id
     }
@@ -142,14 +183,17 @@ impl<'a> OpRef<'a> {
         self.0.revision
     }
     /// Inputs.
+    #[inline]
     pub fn inputs(&self) -> &'a [Tensor] {
         list(self.0.inputs, self.0.n_in.into())
     }
     /// Outputs.
+    #[inline]
     pub fn outputs(&self) -> &'a [Tensor] {
         list(self.0.outputs, self.0.n_out.into())
     }
     /// Attributes, sorted by key.
+    #[inline]
     pub fn attrs(&self) -> &'a [Attr] {
         list(self.0.attrs, self.0.n_attr as usize)
     }
@@ -160,6 +204,7 @@ impl<'a> OpRef<'a> {
 }
 
 /// An array of a checked descriptor.
+#[inline]
 fn list<'a, T>(ptr: *const T, len: usize) -> &'a [T] {
     if len == 0 || ptr.is_null() {
         return &[];

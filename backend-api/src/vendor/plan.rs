@@ -47,9 +47,7 @@ pub struct PlanFacts<'a> {
 /// Arguments of a launch.
 pub struct LaunchArgs<'a, D: Memory> {
     bindings: &'a [Binding],
-    workspace: Binding,
-    alpha: *const c_void,
-    beta: *const c_void,
+    launch: &'a Launch,
     _device: core::marker::PhantomData<fn(&D)>,
 }
 
@@ -71,15 +69,15 @@ impl<'a, D: Memory> LaunchArgs<'a, D> {
     /// The workspace.
     #[inline]
     pub fn workspace(&self) -> Option<(&'a D::Buffer, u64)> {
-        resolve::<D>(&self.workspace)
+        resolve::<D>(&self.launch.workspace)
     }
     /// BLAS: host address of alpha in the compute type, or NULL for 1.
     pub fn alpha(&self) -> *const c_void {
-        self.alpha
+        self.launch.alpha
     }
     /// BLAS: host address of beta, or NULL for 0.
     pub fn beta(&self) -> *const c_void {
-        self.beta
+        self.launch.beta
     }
 }
 
@@ -310,13 +308,14 @@ unsafe extern "C" fn launch<B: Backend, P: Planned<B::Device>>(plan: *mut Plan, 
         // SAFETY: the host passes a live plan of this table, a live stream of this backend and a struct of the size it states.
         unsafe {
             let (plan, stream) = (Handle::<P>::of(plan, "plan")?, Handle::<<B::Device as Streams>::Stream>::of(stream, "stream")?);
-            let args = checked::read(args)?;
-            if args.flags != 0 || (args.n_bindings > 0 && args.bindings.is_null()) {
-                return Err(null("bindings (or flags is not 0)"));
-            }
-            let bindings = if args.n_bindings == 0 { &[] } else { core::slice::from_raw_parts(args.bindings, args.n_bindings as usize) };
-            let args = LaunchArgs { bindings, workspace: args.workspace, alpha: args.alpha, beta: args.beta, _device: core::marker::PhantomData };
-            plan.value.launch(plan.device::<B::Device>(), &stream.value, &args)
+            checked::lend(args, |launch| {
+                if launch.flags != 0 || (launch.n_bindings > 0 && launch.bindings.is_null()) {
+                    return Err(null("bindings (or flags is not 0)"));
+                }
+                let bindings = if launch.n_bindings == 0 { &[] } else { core::slice::from_raw_parts(launch.bindings, launch.n_bindings as usize) };
+                let args = LaunchArgs { bindings, launch, _device: core::marker::PhantomData };
+                plan.value.launch(plan.device::<B::Device>(), &stream.value, &args)
+            })
         }
     })
 }

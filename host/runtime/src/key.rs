@@ -22,8 +22,9 @@ const BLAS: u64 = 2 << 56;
 const FFT: u64 = 3 << 56;
 
 impl Key {
+    /// An empty key.
     #[inline]
-    fn new() -> Key {
+    pub(crate) fn new() -> Key {
         Key { len: 0, inline: [const { MaybeUninit::uninit() }; INLINE], spilled: Vec::new() }
     }
 
@@ -90,18 +91,28 @@ impl Key {
     #[inline]
     pub unsafe fn of_op(op: &Op) -> Key {
         let mut key = Key::new();
-        key.push(OP | u64::from(op.id) | u64::from(op.revision) << 32);
-        key.push(u64::from(op.n_in) | u64::from(op.n_out) << 16 | u64::from(op.n_attr) << 32);
+        // SAFETY: passed on to the caller.
+        unsafe { key.op(op) };
+        key
+    }
+
+    /// Fills a new key with an operator call, where it stands: moving a key costs as much as making it.
+    ///
+    /// # Safety
+    /// As [`Key::of_op`].
+    #[inline]
+    pub(crate) unsafe fn op(&mut self, op: &Op) {
+        self.push(OP | u64::from(op.id) | u64::from(op.revision) << 32);
+        self.push(u64::from(op.n_in) | u64::from(op.n_out) << 16 | u64::from(op.n_attr) << 32);
         // SAFETY: stated by the caller; zero counts make empty slices from dangling pointers.
         let (inputs, outputs, attrs) = unsafe { (slice(op.inputs, op.n_in.into()), slice(op.outputs, op.n_out.into()), slice(op.attrs, op.n_attr as usize)) };
         for t in inputs.iter().chain(outputs) {
-            key.tensor(t);
+            self.tensor(t);
         }
         for a in attrs {
             // SAFETY: stated by the caller.
-            unsafe { key.attr(a) };
+            unsafe { self.attr(a) };
         }
-        key
     }
 
     /// # Safety
@@ -123,27 +134,39 @@ impl Key {
     #[inline]
     pub fn of_blas(d: &BlasDesc) -> Key {
         let mut key = Key::new();
-        let dtype = |t: flagos_backend_api::DType| u64::from(t.code) | u64::from(t.bits) << 8;
-        key.push(BLAS | u64::from(d.routine) | u64::from(d.order) << 32);
-        key.push(u64::from(d.trans_a) | u64::from(d.trans_b) << 16 | u64::from(d.uplo) << 32 | u64::from(d.diag) << 48);
-        key.push(u64::from(d.side) | dtype(d.dtype) << 16 | dtype(d.out_dtype) << 32 | dtype(d.compute_dtype) << 48);
-        for n in [d.m, d.n, d.k, d.lda, d.ldb, d.ldc, d.incx, d.incy, d.batch, d.stride_a, d.stride_b, d.stride_c] {
-            key.push(n as u64);
-        }
+        key.blas(d);
         key
+    }
+
+    /// As [`Key::op`].
+    #[inline]
+    pub(crate) fn blas(&mut self, d: &BlasDesc) {
+        let dtype = |t: flagos_backend_api::DType| u64::from(t.code) | u64::from(t.bits) << 8;
+        self.push(BLAS | u64::from(d.routine) | u64::from(d.order) << 32);
+        self.push(u64::from(d.trans_a) | u64::from(d.trans_b) << 16 | u64::from(d.uplo) << 32 | u64::from(d.diag) << 48);
+        self.push(u64::from(d.side) | dtype(d.dtype) << 16 | dtype(d.out_dtype) << 32 | dtype(d.compute_dtype) << 48);
+        for n in [d.m, d.n, d.k, d.lda, d.ldb, d.ldc, d.incx, d.incy, d.batch, d.stride_a, d.stride_b, d.stride_c] {
+            self.push(n as u64);
+        }
     }
 
     /// Key of an FFT call.
     #[inline]
     pub fn of_fft(d: &FftDesc) -> Key {
         let mut key = Key::new();
-        key.push(FFT | u64::from(d.transform) | u64::from(d.direction) << 16 | u64::from(d.rank) << 32);
-        key.push(u64::from(d.precision.code) | u64::from(d.precision.bits) << 8);
-        for n in d.n.iter().chain(&d.in_embed).chain(&d.out_embed).chain(&[d.batch, d.in_stride, d.in_dist, d.out_stride, d.out_dist]) {
-            key.push(*n as u64);
-        }
-        key.push(d.scale.to_bits());
+        key.fft(d);
         key
+    }
+
+    /// As [`Key::op`].
+    #[inline]
+    pub(crate) fn fft(&mut self, d: &FftDesc) {
+        self.push(FFT | u64::from(d.transform) | u64::from(d.direction) << 16 | u64::from(d.rank) << 32);
+        self.push(u64::from(d.precision.code) | u64::from(d.precision.bits) << 8);
+        for n in d.n.iter().chain(&d.in_embed).chain(&d.out_embed).chain(&[d.batch, d.in_stride, d.in_dist, d.out_stride, d.out_dist]) {
+            self.push(*n as u64);
+        }
+        self.push(d.scale.to_bits());
     }
 }
 

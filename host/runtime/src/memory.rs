@@ -23,6 +23,8 @@ pub(crate) struct BufferInner {
     pub(crate) bytes: u64,
     kind: MemoryKind,
     origin: Origin,
+    /// Its first byte lies at a multiple of 16, as it does unless foreign memory was wrapped.
+    pub(crate) aligned: bool,
 }
 
 /// Called when foreign memory is no longer used.
@@ -189,7 +191,7 @@ impl Pool {
         self.allocations.fetch_add(1, Ordering::Relaxed);
         let live = self.live.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.peak_live.fetch_max(live, Ordering::Relaxed);
-        Ok(Buffer(Arc::new(BufferInner { raw, device: device.clone(), bytes, kind, origin: Origin::Pool(class) })))
+        Ok(Buffer(Arc::new(BufferInner { raw, device: device.clone(), bytes, kind, origin: Origin::Pool(class), aligned: true })))
     }
 
     fn take(&self, device: &DeviceInner, class: u64, kind: MemoryKind) -> Option<Block> {
@@ -281,13 +283,16 @@ pub(crate) unsafe fn import(device: &Device, desc: &abi::MemoryExport, release: 
     // SAFETY: passed on to the caller.
     let raw = unsafe { device.driver().import(device.0.raw, desc) }?;
     let kind = MemoryKind(desc.memory_kind);
-    Ok(Buffer(Arc::new(BufferInner { raw, device: device.clone(), bytes: desc.bytes, kind, origin: Origin::Imported(release) })))
+    // Other handles than addresses name whole allocations.
+    let base = if abi::MemoryHandle(desc.handle_kind) == abi::MemoryHandle::POINTER { desc.handle } else { 0 };
+    let aligned = base.wrapping_add(desc.byte_offset).is_multiple_of(16);
+    Ok(Buffer(Arc::new(BufferInner { raw, device: device.clone(), bytes: desc.bytes, kind, origin: Origin::Imported(release), aligned })))
 }
 
 /// The device's address-space buffer: (this, offset = address) names any pointer.
 pub(crate) fn address_space(device: &Device) -> Result<Buffer> {
     let raw = device.driver().address_space(device.0.raw)?;
-    Ok(Buffer(Arc::new(BufferInner { raw, device: device.clone(), bytes: u64::MAX, kind: MemoryKind::DEVICE, origin: Origin::AddressSpace })))
+    Ok(Buffer(Arc::new(BufferInner { raw, device: device.clone(), bytes: u64::MAX, kind: MemoryKind::DEVICE, origin: Origin::AddressSpace, aligned: true })))
 }
 
 #[cfg(test)]

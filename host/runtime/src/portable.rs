@@ -8,13 +8,16 @@ use flagos_compiler::{Compiled, Target};
 use flagos_kernels::{Arg, Kernel, Recipe};
 
 use crate::device::Device;
-use crate::driver::Raw;
-use crate::module::refusal;
+use crate::module::{Loaded, refusal};
+use crate::plan::Operand;
 use crate::stream::Stream;
 use crate::work::Work;
 
 /// Arguments kept on the stack during a launch; kernels with more go through the heap.
 const STACK_ARGS: usize = 48;
+
+/// Alignment that the faster variants of kernels count on, in bytes.
+const WIDE: u64 = 16;
 
 /// Launches in order.
 pub(crate) struct PortablePlan {
@@ -24,10 +27,10 @@ pub(crate) struct PortablePlan {
 
 /// One launch, complete but for the addresses of operands and workspace.
 struct Step {
-    kernel: Raw<abi::Kernel>,
+    kernel: Loaded,
+    /// Runs instead when every buffer argument lies at a multiple of [`WIDE`] bytes.
+    aligned: Option<Loaded>,
     grid: [u32; 3],
-    threads: u32,
-    shared_bytes: u32,
     args: Vec<KernelArg>,
     patches: Vec<Patch>,
 }
@@ -59,6 +62,17 @@ pub(crate) fn recipe(device: &Device, work: &Work) -> Result<Recipe> {
     })?;
     let cook = flagos_kernels::cook(call.operator.name).ok_or_else(|| Error::unimplemented("the operator has no portable kernel"))?;
     cook(call, target)
+}
+
+impl Device {
+    /// The portable kernels of a call and their launches; nothing is compiled.
+    ///
+    /// # Errors
+    /// UNIMPLEMENTED, with the reason, where there are none.
+    pub fn recipe(&self, work: &Work) -> Result<Recipe> {
+        work.check()?;
+        recipe(self, work)
+    }
 }
 
 /// Keys of a recipe's kernels, each once, for people.
@@ -96,54 +110,61 @@ impl PortablePlan {
             if step.grid.iter().zip(limit).any(|(n, most)| *n > most && most > 0) {
                 return Err(Error::unimplemented(format!("'{}' wants a grid of {:?}; the device takes {limit:?}", step.kernel.key, step.grid)));
             }
-            let options = &step.kernel.options;
-            let key = format!("{} ({}, {} threads, {} stages)", step.kernel.key, step.kernel.entry, options.threads, options.stages);
-            let loaded = device.load_kernel(&key, &|target| compile(&step.kernel, target)).map_err(|e| unfit(device, &step.kernel.key, e))?;
+            let load = |kernel: &Kernel| {
+                let key = format!("{} ({}, {} threads, {} stages)", kernel.key, kernel.entry, kernel.options.threads, kernel.options.stages);
+                device.load_kernel(&key, &|target| compile(kernel, target)).map_err(|e| unfit(device, &kernel.key, e))
+            };
             let (args, patches) = template(&step.args);
-            steps.push(Step { kernel: loaded.kernel, grid: step.grid, threads: loaded.threads, shared_bytes: loaded.shared_bytes, args, patches });
+            steps.push(Step { kernel: load(&step.kernel)?, aligned: step.aligned.as_ref().map(load).transpose()?, grid: step.grid, args, patches });
         }
         Ok(PortablePlan { table, steps })
     }
 
-    /// Enqueues every step. `bindings` are the operands of the plan, checked.
+    /// Enqueues every step. The operands fit the plan.
     #[inline]
-    pub(crate) fn launch(&self, stream: &Stream, bindings: &[Binding], workspace: *mut abi::Buffer) -> Result<()> {
+    pub(crate) fn launch(&self, stream: &Stream, operands: &[Operand], workspace: *mut abi::Buffer) -> Result<()> {
         for step in &self.steps {
             if step.args.len() <= STACK_ARGS {
                 let mut args = [const { MaybeUninit::<KernelArg>::uninit() }; STACK_ARGS];
                 let args = args[..step.args.len()].write_copy_of_slice(&step.args);
-                self.start(step, args, stream, bindings, workspace)?;
+                self.start(step, args, stream, operands, workspace)?;
             } else {
-                self.start(step, &mut step.args.clone(), stream, bindings, workspace)?;
+                self.start(step, &mut step.args.clone(), stream, operands, workspace)?;
             }
         }
         Ok(())
     }
 
     #[inline]
-    fn start(&self, step: &Step, args: &mut [KernelArg], stream: &Stream, bindings: &[Binding], workspace: *mut abi::Buffer) -> Result<()> {
+    fn start(&self, step: &Step, args: &mut [KernelArg], stream: &Stream, operands: &[Operand], workspace: *mut abi::Buffer) -> Result<()> {
+        let mut wide = true;
         for patch in &step.patches {
             let place = &mut args[patch.arg as usize].binding;
             match patch.from {
-                From::Operand(index) => {
-                    let bound = &bindings[index as usize];
-                    place.buffer = bound.buffer;
+                From::Operand(index) => match &operands[index as usize] {
+                    Some((buffer, offset)) => {
+                        place.buffer = buffer.0.raw.as_ptr();
+                        place.byte_offset = place.byte_offset.wrapping_add(*offset);
+                        wide &= buffer.0.aligned;
+                    }
                     // An absent operand is NULL, wherever the kernel would begin in it.
-                    place.byte_offset = if bound.buffer.is_null() { 0 } else { place.byte_offset.wrapping_add(bound.byte_offset) };
-                }
+                    None => place.byte_offset = 0,
+                },
                 From::Workspace => place.buffer = workspace,
             }
+            wide &= place.byte_offset.is_multiple_of(WIDE);
         }
+        let kernel = step.aligned.as_ref().filter(|_| wide).unwrap_or(&step.kernel);
         let launch = KernelLaunch {
             size: KernelLaunch::SIZE,
             kind: KernelLaunch::KIND,
             grid: step.grid,
-            block: [step.threads, 1, 1],
-            shared_bytes: step.shared_bytes,
+            block: [kernel.threads, 1, 1],
+            shared_bytes: kernel.shared_bytes,
             n_args: args.len() as u32,
             args: args.as_ptr(),
         };
-        stream.driver().kernel_launch(self.table, stream.0.raw, step.kernel, &launch)
+        stream.driver().kernel_launch(self.table, stream.0.raw, kernel.kernel, &launch)
     }
 }
 
@@ -172,4 +193,100 @@ fn unfit(device: &Device, key: &str, e: Error) -> Error {
     }
     crate::log::warn(&format!("portable kernel '{key}' is refused by {}: {}", device.name(), e.message.lines().next().unwrap_or("")));
     Error { code: Code::UNIMPLEMENTED, ..e }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use flagos_compiler::{Options, tile};
+
+    use super::*;
+    use crate::discover::{DirectBackend, Options as Discovery};
+    use crate::{Policy, Runtime};
+
+    /// The processor, unless this machine has no C compiler.
+    fn device() -> Option<Device> {
+        let direct = DirectBackend { name: flagos_backend_cpu::NAME.into(), query: flagos_backend_cpu::query_embedded };
+        let runtime = Runtime::with_options(&Discovery::with_folders(Vec::new()), &[direct], Policy::default()).unwrap();
+        Some(runtime.open("embedded").unwrap()).filter(|d| d.target().is_some())
+    }
+
+    fn kernel(key: &str) -> Kernel {
+        Kernel { key: format!("{key} {}", std::process::id()), entry: "f", options: Options { threads: 1, stages: 1 }, build: Arc::new(tile::Program::default) }
+    }
+
+    fn code(body: &str) -> Compiled {
+        let code = format!("#include <stdint.h>\n#include <stddef.h>\nvoid f(const uint32_t b[3], const uint32_t g[3], void *const *args, void *s) {{ {body} }}");
+        Compiled { code: code.into_bytes(), entry: "f".into(), options: String::new(), threads: 1, shared_bytes: 0 }
+    }
+
+    fn step(kernel: Kernel, aligned: Option<Kernel>, grid: u32, args: Vec<Arg>) -> flagos_kernels::Step {
+        flagos_kernels::Step { kernel, aligned, grid: [grid, 1, 1], args }
+    }
+
+    /// y = (x + 3) · 2 through the workspace; the aligned variant of the second step adds 1000.
+    fn compiled(kernel: &Kernel) -> Compiled {
+        match kernel.key.split(' ').next().unwrap() {
+            "add" => code("((uint32_t *)args[1])[b[0]] = ((uint32_t *)args[0])[b[0]] + *(uint32_t *)args[2];"),
+            "double" => code("((uint32_t *)args[1])[b[0]] = 2 * ((uint32_t *)args[0])[b[0]]; if (args[2]) ((uint32_t *)args[1])[b[0]] = 7;"),
+            _ => code("((uint32_t *)args[1])[b[0]] = 1000 + 2 * ((uint32_t *)args[0])[b[0]];"),
+        }
+    }
+
+    #[test]
+    fn steps_run_in_order_with_operands_workspace_and_numbers_put_in() {
+        let Some(device) = device() else { return };
+        let at = |index, byte_offset| Arg::Operand { index, byte_offset };
+        let work = Arg::Workspace { byte_offset: 64 };
+        let recipe = Recipe {
+            steps: vec![
+                step(kernel("add"), None, 4, vec![at(0, 4), work, Arg::Scalar { bits: 3, bytes: 4 }]),
+                step(kernel("never"), None, 0, vec![]),
+                step(kernel("double"), Some(kernel("wide")), 4, vec![work, at(2, 0), at(1, 8)]),
+            ],
+            workspace_bytes: 128,
+            deterministic: true,
+        };
+        let plan = PortablePlan::with(&device, &recipe, &|k, _| Ok(compiled(k))).unwrap();
+        assert_eq!(plan.steps.len(), 2);
+        let stream = device.stream().unwrap();
+        let (x, y, workspace) = (device.alloc(64).unwrap(), device.alloc(64).unwrap(), device.alloc(128).unwrap());
+        let words = |list: &[u32]| list.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+        stream.write(&x, 0, &words(&[9, 10, 20, 30, 40])).unwrap();
+        for (offset, want) in [(16, [1026, 1046, 1066, 1086]), (4, [26, 46, 66, 86])] {
+            plan.launch(&stream, &[Some((&x, 0)), None, Some((&y, offset))], workspace.0.raw.as_ptr()).unwrap();
+            let mut got = vec![0; 16];
+            stream.read(&y, offset, &mut got).unwrap();
+            assert_eq!(got, words(&want), "at {offset}");
+        }
+    }
+
+    #[test]
+    fn equal_kernels_are_compiled_once_whoever_asks() {
+        let Some(device) = device() else { return };
+        let made = AtomicU32::new(0);
+        let recipe = Recipe { steps: vec![step(kernel("double once"), None, 1, vec![]); 2], ..Recipe::default() };
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    let plan = PortablePlan::with(&device, &recipe, &|k, _| {
+                        made.fetch_add(1, Ordering::Relaxed);
+                        Ok(compiled(k))
+                    });
+                    assert_eq!(plan.unwrap().steps.len(), 2);
+                });
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+    }
+
+    #[test]
+    fn code_the_chip_refuses_is_no_offer() {
+        let Some(device) = device() else { return };
+        let recipe = Recipe { steps: vec![step(kernel("broken"), None, 1, vec![])], ..Recipe::default() };
+        let refused = PortablePlan::with(&device, &recipe, &|_, _| Ok(code("not C at all"))).err().unwrap();
+        assert!(refused.code == Code::UNIMPLEMENTED && refused.message.contains("error"), "{refused}");
+    }
 }

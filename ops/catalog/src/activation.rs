@@ -50,7 +50,7 @@ pointwise! { family "activation";
         ; scale |([x], _)| 2.0 * x.abs().min(1e30);
     /// dy·s·(1 + x·(1 - s)) with s = sigmoid(x).
     6 SiluBackward "silu_backward"(dy, x) float FLOATING, Numerics::ForwardError, aten &["silu_backward", "silu_backward.grad_input"]
-        => |([dy, x], _)| { let s = x.sigmoid(); dy * (s + x.silu() * (S::lit(1.0) - s)) }
+        => |([dy, x], _)| x.silu_backward(dy)
         ; scale |([dy, x], _)| { let s = x.sigmoid(); 3.0 * (dy * s).abs() * (1.0 + x.abs()) };
     /// dy·(Φ(x) + x·φ(x)), or the derivative of the tanh formula.
     7 GeluBackward "gelu_backward"(dy, x) float FLOATING, Numerics::ForwardError, attrs &[APPROXIMATE], aten &["gelu_backward", "gelu_backward.grad_input"],

@@ -54,11 +54,11 @@ pointwise! { family "arithmetic";
         => |([x], _)| S::lit(1.0) / x;
     /// a + value·b·c.
     33 Addcmul "addcmul"(a, b, c) arith NUMBER, Numerics::ForwardError, attrs &[VALUE], aten &["addcmul", "addcmul_", "addcmul.out"]
-        => |([a, b, c], k)| a + S::number(k.number_at(0).0, k.number_at(0).1) * b * c
+        => |([a, b, c], k)| a.add_product(S::number(k.number_at(0).0, k.number_at(0).1), b, c)
         ; scale |([a, b, c], k)| a.abs() + (k.number_at(0).0 * b * c).abs();
     /// a + w·(b - a).
     34 Lerp "lerp"(a, b, w) float FLOATING, Numerics::ForwardError, aten &["lerp.Tensor", "lerp_.Tensor", "lerp.Tensor_out"]
-        => |([a, b, w], _)| a + w * (b - a)
+        => |([a, b, w], _)| a.lerp(b, w)
         ; scale |([a, b, w], _)| a.abs() + (w * b).abs() + (w * a).abs();
     /// x limited to min ≤ x ≤ max.
     35 Clamp "clamp"(x) arith NUMBER, ULP_HALF,

@@ -42,6 +42,10 @@ pub trait Arith: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = S
     /// Remainder with the dividend's sign (C's `fmod`); integer x fmod 0 is 0.
     fn fmod(self, b: Self) -> Self;
 
+    /// self + f·b·c. Types whose range the product may leave although the sum does not take care of that.
+    fn add_product(self, f: Self, b: Self, c: Self) -> Self {
+        self + f * b * c
+    }
     /// `a > b`.
     fn gt(self, b: Self) -> Self::Mask {
         b.lt(self)
@@ -114,6 +118,15 @@ pub trait Float: Arith + Div<Output = Self> {
     /// x·sigmoid(x).
     fn silu(self) -> Self {
         self * self.sigmoid()
+    }
+    /// dy·s·(1 + x·(1 - s)), s = sigmoid(x). Types to which small numbers are few take care where s is small and dy is not.
+    fn silu_backward(self, dy: Self) -> Self {
+        let s = self.sigmoid();
+        dy * (s + self.silu() * (Self::lit(1.0) - s))
+    }
+    /// self + w·(b - self). Types whose range the difference may leave take care of that.
+    fn lerp(self, b: Self, w: Self) -> Self {
+        self + w * (b - self)
     }
 }
 

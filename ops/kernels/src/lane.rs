@@ -132,6 +132,17 @@ impl Arith for Real {
     fn fmod(self, b: Real) -> Real {
         Real(self.0 % b.0)
     }
+    fn add_product(self, f: Real, b: Real, c: Real) -> Real {
+        if ELEM.get() == Elem::F64 {
+            return self + f * b * c;
+        }
+        // Fused, the second product cannot leave the range before the sum; where the first one does, everything is scaled.
+        let (fb, down, up) = (f * b, Real::lit(2f64.powi(-64)), Real::lit(2f64.powi(64)));
+        let left = fb.abs().eq(Real::lit(f64::INFINITY)) & f.abs().lt(Real::lit(f64::INFINITY)) & b.abs().lt(Real::lit(f64::INFINITY));
+        let scaled = (f * (b * down)).mul_add(c, self * down) * up;
+        let scaled = Real::select(c.eq(Real::lit(0.0)), self, scaled);
+        Real::select(left, scaled, fb.mul_add(c, self))
+    }
 }
 
 impl Float for Real {
@@ -201,6 +212,26 @@ impl Float for Real {
         let e = Real::select(small, self + Real::lit(64.0), -self.abs()).exp();
         let usual = self * (Real::select(self.lt(zero), e, one) / (one + e));
         Real::select(small, self * e * Real::lit(E_TO_MINUS_64), usual)
+    }
+    fn silu_backward(self, dy: Real) -> Real {
+        let (one, s) = (Real::lit(1.0), self.sigmoid());
+        let small = self.lt(Real::lit(if ELEM.get() == Elem::F64 { -600.0 } else { -80.0 })) & self.gt(Real::lit(f64::NEG_INFINITY));
+        // There 1 - s is 1, and s is eˣ, which has few bits: multiply while it has all.
+        let e = (self + Real::lit(64.0)).exp();
+        Real::select(small, dy * e * (one + self) * Real::lit(E_TO_MINUS_64), dy * (s + self.silu() * (one - s)))
+    }
+    fn lerp(self, b: Real, w: Real) -> Real {
+        if ELEM.get() == Elem::F64 {
+            return self + w * (b - self);
+        }
+        // The difference of two numbers near the end of the range leaves it: everything is scaled there.
+        let near = Real::lit(2f64.powi(120));
+        let large = near.lt(self.abs()) | near.lt(b.abs());
+        let (down, up) = (Real::lit(2f64.powi(-4)), Real::lit(2f64.powi(4)));
+        let (one, a) = (Real::lit(1.0), self);
+        let (scale, back) = (Real::select(large, down, one), Real::select(large, up, one));
+        let (x, z) = (a * scale, b * scale);
+        (x + w * (z - x)) * back
     }
 }
 

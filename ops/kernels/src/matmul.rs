@@ -38,6 +38,7 @@ impl Tiles {
         let unit = target.matrix.iter().any(|s| s.factor == factor);
         let (side, depth, threads) = match factor.bytes() {
             _ if unit && m > 64 && n > 64 => (128, 32, 256),
+            _ if !factor.is_float() => (32, 16, 128),
             1 | 2 => (64, 32, 128),
             4 => (64, 16, 128),
             _ => (32, 16, 128),
@@ -219,6 +220,16 @@ impl Place {
         let depth = a.k.count(k);
         let (left, right) = (a.pointers[A] + self.base[A] + self.by_row[A], a.pointers[B] + self.base[B] + self.by_column[B]);
         let zero = k.int(depth.elem(), 0);
+        if !factor.is_float() {
+            // Matrix units know no such product: columns times rows.
+            let [sum] = k.fold(zero, depth, k.int(depth.elem(), 1), [start], |at, [sum]| {
+                let at = a.k.offsets(at);
+                let x = (left + at[A]).load_masked(self.row.lt(self.rows), 0i64);
+                let z = (right + at[B]).load_masked(self.column.lt(self.columns), 0i64);
+                [sum + widen(x, t, factor) * widen(z, t, factor)]
+            });
+            return sum;
+        }
         let [sum] = k.fold(zero, depth, k.int(depth.elem(), tiles.k.into()), [start], |at, [sum]| {
             let (down, across) = ((at + k.arange(tiles.k)).expand(0), (at + k.arange(tiles.k)).expand(1));
             let x = (left + a.k.offsets(down)[A]).load_masked(self.row.lt(self.rows) & down.lt(depth), 0i64);

@@ -146,7 +146,7 @@ impl Stage {
         let blocks = ceil_div(lines.kept.count(), cut.lines.into()) * self.parts.0;
         let form = lines.form();
         let (from, to): (Vec<DType>, Vec<DType>) = (self.x.iter().map(|v| v.dtype).collect(), self.y.iter().map(|v| v.dtype).collect());
-        let whole = self.parts.0 == 1 && lines.line.count() % i64::from(cut.points) == 0 && lines.kept.count() % i64::from(cut.lines) == 0;
+        let whole = self.parts.0 == 1 && lines.line.count() > 0 && lines.line.count() % i64::from(cut.points) == 0 && lines.kept.count() % i64::from(cut.lines) == 0;
         let single = lines.line.count() <= i64::from(cut.points) && self.parts.0 == 1;
         let key = format!("{} {from:?} {to:?} {form} {cut}{}{}", self.key, if whole { " whole" } else { "" }, if single { " single" } else { "" });
         let mut args: Vec<crate::Arg> = self.x.iter().chain(&self.y).map(|v| v.arg).collect();

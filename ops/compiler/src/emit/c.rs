@@ -178,12 +178,12 @@ typedef double f64;
         format!("fl_st_{}({address}, {value});", memory_type(elem))
     }
 
-    fn atomic(&self, at: &Atomic<'_>, rmw: Rmw, value: &str) -> String {
-        format!("fl_atomic_{}_{}({}, {value}, {})", rmw_name(rmw), at.elem, at.address, order_name(at.order))
+    fn atomic(&self, _: &Printer<'_>, at: &Atomic<'_>, rmw: Rmw, value: &str) -> Result<String> {
+        Ok(format!("fl_atomic_{}_{}({}, {value}, {})", rmw_name(rmw), at.elem, at.address, order_name(at.order)))
     }
 
-    fn atomic_cas(&self, at: &Atomic<'_>, expected: &str, desired: &str) -> String {
-        format!("fl_atomic_cas_{}({}, {expected}, {desired}, {})", at.elem.as_int(), at.address, order_name(at.order))
+    fn atomic_cas(&self, _: &Printer<'_>, at: &Atomic<'_>, expected: &str, desired: &str) -> Result<String> {
+        Ok(format!("fl_atomic_cas_{}({}, {expected}, {desired}, {})", at.elem.as_int(), at.address, order_name(at.order)))
     }
 
     fn shuffle(&self, _: &Printer<'_>, _: Shuffle, value: &str, _: Option<&str>, _: Ty) -> Result<String> {

@@ -227,7 +227,7 @@ impl Printer<'_> {
             } else {
                 let element = match place {
                     Place::Global { .. } => self.dialect.read(elem, &address, volatile),
-                    Place::Shared { .. } if volatile => format!("*(volatile {} *)&{address}", memory_type(elem)),
+                    Place::Shared { .. } if volatile => format!("*(volatile {}{} *)&{address}", self.dialect.local(), memory_type(elem)),
                     Place::Shared { .. } => address,
                 };
                 line!(self, "{declare}v{} = {element}{truth};", part[0].0);
@@ -273,13 +273,13 @@ impl Printer<'_> {
             Place::Global { .. } => self.address(place, 0, 0)?,
             Place::Shared { .. } => format!("&{}", self.address(place, 0, 0)?),
         };
-        let at = Atomic { elem, address: &address, order: *order };
+        let at = Atomic { shared: matches!(place, Place::Shared { .. }), elem, address: &address, order: *order };
         let text = match inst {
             Inst::Atomic { rmw, value, .. } => {
                 check_rmw(*rmw, elem)?;
-                self.dialect.atomic(&at, *rmw, &to_bits(elem, &self.u(*value)))
+                self.dialect.atomic(self, &at, *rmw, &to_bits(elem, &self.u(*value)))?
             }
-            Inst::AtomicCas { expected, desired, .. } => self.dialect.atomic_cas(&at, &to_bits(elem, &self.u(*expected)), &to_bits(elem, &self.u(*desired))),
+            Inst::AtomicCas { expected, desired, .. } => self.dialect.atomic_cas(self, &at, &to_bits(elem, &self.u(*expected)), &to_bits(elem, &self.u(*desired)))?,
             _ => String::new(),
         };
         let text = from_bits(elem, text);

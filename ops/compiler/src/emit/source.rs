@@ -18,6 +18,8 @@ pub(super) use line;
 
 /// An atomic operation to be written.
 pub(super) struct Atomic<'a> {
+    /// Whether it is in shared memory; else in global.
+    pub shared: bool,
     /// The element's type.
     pub elem: Elem,
     /// Address: of the dialect's pointer type in global memory, of the elements' type in shared memory.
@@ -35,6 +37,10 @@ pub(super) trait Dialect {
     /// Type of a global pointer: to bytes.
     fn pointer(&self) -> &'static str {
         "u8 *"
+    }
+    /// Qualifier of pointers into shared memory.
+    fn local(&self) -> &'static str {
+        ""
     }
     /// What stands before the helpers: extensions, types, `FN`.
     fn prelude(&self, p: &Printer<'_>) -> String;
@@ -81,9 +87,9 @@ pub(super) trait Dialect {
         (None, None)
     }
     /// Read-modify-write over the bits of an element: an expression for the old ones.
-    fn atomic(&self, at: &Atomic<'_>, rmw: Rmw, value: &str) -> String;
+    fn atomic(&self, p: &Printer<'_>, at: &Atomic<'_>, rmw: Rmw, value: &str) -> Result<String>;
     /// Compare and swap over the bits of an element: an expression for the old ones.
-    fn atomic_cas(&self, at: &Atomic<'_>, expected: &str, desired: &str) -> String;
+    fn atomic_cas(&self, p: &Printer<'_>, at: &Atomic<'_>, expected: &str, desired: &str) -> Result<String>;
     /// Value of another lane, of a type with these bits, as an expression.
     fn shuffle(&self, p: &Printer<'_>, how: Shuffle, value: &str, lane: Option<&str>, ty: Ty) -> Result<String>;
     /// Threads of the block meet.

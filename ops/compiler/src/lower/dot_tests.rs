@@ -84,7 +84,7 @@ fn check(program: &tile::Program, args: &[Arg]) {
 }
 
 /// The kernel for warps of 32 with a matrix unit for f16, as text.
-fn text(program: &tile::Program) -> String {
+fn warps(program: &tile::Program) -> String {
     let matrix = vec![unit(16, 8, 16, Elem::F16, Elem::F32)];
     let target = Target { format: KernelFormat(0), arch: String::new(), caps: 0, max_block_threads: 1024, shared_bytes: 48 << 10, subgroup: 32, matrix };
     crate::lower::lower(program, "k", &target, &Options::default()).unwrap().to_string()
@@ -161,7 +161,7 @@ fn sums_carried_by_loops() {
         let p = tile::parse::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
         if factor == "f16" {
             // The sum stays in the unit: within the loop nothing of it goes through memory.
-            let text = text(&p);
+            let text = warps(&p);
             let (start, end) = (text.find("  for ").unwrap(), text.rfind("  }").unwrap());
             let (inside, after) = (&text[start..end], &text[end..]);
             assert!(inside.contains("fragment_mul_add") && !inside.contains("fragment_store") && after.contains("fragment_store"), "{text}");

@@ -20,6 +20,7 @@ mod expand;
 mod facts;
 mod gather;
 mod layout;
+mod masks;
 mod matrix;
 mod memory;
 mod node;
@@ -98,6 +99,8 @@ struct Lower<'a> {
     held: Vec<u32>,
     /// Tiles in fragments of a matrix unit, by number of their node.
     fragments: HashMap<u32, matrix::Fragments>,
+    /// Masks (numbers of nodes) known to be true where code is being made.
+    assumed: HashSet<u32>,
     /// The operation being lowered.
     at: (String, Loc),
 }
@@ -145,6 +148,7 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         loop_depth: 0,
         held: Vec::new(),
         fragments: HashMap::new(),
+        assumed: HashSet::new(),
         at: ("tt.func".into(), Loc::default()),
     };
     l.run()?;

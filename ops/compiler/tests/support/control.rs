@@ -178,12 +178,14 @@ fn swap(threads: u32) -> Case {
         b.set(p, 0, i);
         b.set(q, 0, x);
         let (low, one) = (b.i32(0), b.i32(1));
-        b.count(low, x, one, 0, |b, n| {
+        let index = b.kernel.value(I32);
+        let body = b.nested(|b| {
             let (old_p, old_q) = (b.get(p, 0), b.get(q, 0));
-            let sum = b.binary(Binary::AddI, old_p, n);
+            let sum = b.binary(Binary::AddI, old_p, index);
             b.set(p, 0, old_q);
             b.set(q, 0, sum);
         });
+        b.push(Stmt::For { index, low, high: x, step: one, unsigned: false, uniform: false, unroll: 0, body });
         vec![b.get(p, 0), b.get(q, 0)]
     })
 }

@@ -1,12 +1,13 @@
 //! Every elementwise instruction of every type on special values and random bits.
 
-use flagos_compiler::Elem;
+use flagos_compiler::{Elem, Target};
 use flagos_compiler::thread::build::Build;
 use flagos_compiler::thread::{Inst, Kernel, Place, Ty, Val};
 use flagos_compiler::tile::{Binary, Cast, CmpF, CmpI, Unary};
 
 use crate::device::{agree, buffer, device, zeros};
 use crate::first::global_id;
+use crate::support::Backend;
 
 /// Numbers that look random, the same in every run.
 pub fn random(seed: u64) -> impl Iterator<Item = u64> {
@@ -69,29 +70,6 @@ pub fn subnormal(elem: Elem, bits: u64) -> bool {
 const FLOATS: &[Elem] = &[Elem::F32, Elem::F64];
 const INTEGERS: &[Elem] = &[Elem::I1, Elem::I8, Elem::I16, Elem::I32, Elem::I64];
 
-/// Runs many operations on the elements of input arrays: `ops` builds a value from the inputs of a thread.
-fn each(name: &str, inputs: &[(Elem, Vec<u64>)], ops: &[(Elem, &dyn Fn(&mut Build<'_>, &[Val]) -> Val)]) {
-    let Some(device) = device() else { return };
-    let mut k = Kernel::new(name, 32, 0);
-    let ins: Vec<Val> = inputs.iter().map(|(e, _)| k.param(Ty::Ptr(*e))).collect();
-    let outs: Vec<Val> = ops.iter().map(|(e, _)| k.param(Ty::Ptr(*e))).collect();
-    let n = inputs[0].1.len().next_multiple_of(32);
-    let mut b = Build::new(&mut k);
-    let i = global_id(&mut b);
-    let at = |b: &mut Build<'_>, p: Val, e: Elem| Place::Global { pointer: b.ptr_add(p, i), align: e.bytes() };
-    let parts: Vec<Val> = ins.iter().zip(inputs).map(|(p, (e, _))| { let place = at(&mut b, *p, *e); b.load(place, 1)[0] }).collect();
-    for ((e, op), out) in ops.iter().zip(&outs) {
-        let value = op(&mut b, &parts);
-        let place = at(&mut b, *out, *e);
-        b.store(place, &[value]);
-    }
-    k.body = b.finish();
-    let padded = |v: &[u64]| v.iter().copied().chain(core::iter::repeat_n(v[0], n - v.len())).collect::<Vec<u64>>();
-    let args: Vec<_> = inputs.iter().map(|(e, v)| buffer(*e, padded(v))).chain(ops.iter().map(|(e, _)| zeros(*e, n))).collect();
-    let elems: Vec<Elem> = inputs.iter().map(|i| i.0).chain(ops.iter().map(|o| o.0)).collect();
-    agree(device, &k, [n as u32 / 32, 1, 1], &args, &elems);
-}
-
 fn pairs(elem: Elem) -> [(Elem, Vec<u64>); 2] {
     let all = values(elem);
     let cross = |f: &dyn Fn(u64, u64) -> u64| all.iter().flat_map(|a| all.iter().map(|b| f(*a, *b))).collect();
@@ -113,9 +91,38 @@ fn compare_floats(op: CmpF) -> Op {
     Box::new(move |b, p| b.cmp_f(op, p[0], p[1]))
 }
 
+/// Runs many operations on the elements of input arrays: `ops` builds a value from the inputs of a thread.
 fn run(name: &str, inputs: &[(Elem, Vec<u64>)], ops: &[(Elem, Op)]) {
-    let ops: Vec<(Elem, &dyn Fn(&mut Build<'_>, &[Val]) -> Val)> = ops.iter().map(|(e, f)| (*e, &**f as _)).collect();
-    each(name, inputs, &ops);
+    let Some(device) = device() else { return };
+    run_on(device, name, inputs, ops);
+}
+
+fn run_on(device: &(Backend, Target), name: &str, inputs: &[(Elem, Vec<u64>)], ops: &[(Elem, Op)]) {
+    let mut k = Kernel::new(name, 32, 0);
+    let ins: Vec<Val> = inputs.iter().map(|(e, _)| k.param(Ty::Ptr(*e))).collect();
+    let outs: Vec<Val> = ops.iter().map(|(e, _)| k.param(Ty::Ptr(*e))).collect();
+    let n = inputs[0].1.len().next_multiple_of(32);
+    let mut b = Build::new(&mut k);
+    let i = global_id(&mut b);
+    let at = |b: &mut Build<'_>, p: Val, e: Elem| Place::Global { pointer: b.ptr_add(p, i), align: e.bytes() };
+    let parts: Vec<Val> = ins
+        .iter()
+        .zip(inputs)
+        .map(|(p, (e, _))| {
+            let place = at(&mut b, *p, *e);
+            b.load(place, 1)[0]
+        })
+        .collect();
+    for ((e, op), out) in ops.iter().zip(&outs) {
+        let value = op(&mut b, &parts);
+        let place = at(&mut b, *out, *e);
+        b.store(place, &[value]);
+    }
+    k.body = b.finish();
+    let padded = |v: &[u64]| v.iter().copied().chain(core::iter::repeat_n(v[0], n - v.len())).collect::<Vec<u64>>();
+    let args: Vec<_> = inputs.iter().map(|(e, v)| buffer(*e, padded(v))).chain(ops.iter().map(|(e, _)| zeros(*e, n))).collect();
+    let elems: Vec<Elem> = inputs.iter().map(|i| i.0).chain(ops.iter().map(|o| o.0)).collect();
+    agree(device, &k, [n as u32 / 32, 1, 1], &args, &elems);
 }
 
 #[test]
@@ -206,24 +213,36 @@ fn floats_alone() {
 
 #[test]
 fn products_are_added_without_rounding_in_between() {
-    for elem in [Elem::F32] {
-        let all = values(elem);
-        let third: Vec<u64> = (0..all.len() * all.len()).map(|i| all[(i * 7 + i / all.len()) % all.len()]).collect();
-        let [a, b] = pairs(elem);
-        let inputs = [a, b, (elem, third)];
-        let fma: Op = Box::new(|b, p| b.fma(p[0], p[1], p[2]));
-        // a·b - a·b is 0 rounded twice, and the rounding error rounded once.
+    let Some((backend, target)) = device() else { return };
+    // In double precision where there is one, else in integers, which subnormal numbers do not trouble.
+    let plain = Target { caps: target.caps & !flagos_backend_api::caps::FP64, ..target.clone() };
+    for (elem, target) in [(Elem::F32, target.clone()), (Elem::F32, plain.clone()), (Elem::F64, target.clone())] {
+        let small = elem == Elem::F64 || !target.has(flagos_backend_api::caps::FP64);
+        let device = (Backend { table: backend.table, device: backend.device }, target);
+        let mut all = values(elem);
+        if small {
+            let (mask, least) = if elem == Elem::F64 { (u64::MAX, 1022 << 52) } else { (u32::MAX.into(), 126 << 23) };
+            all.extend([1, 3, 0xffff, (least >> 4) + 1, least + 5, mask >> 1 >> 9 | 1 << 20].iter().flat_map(|v| [*v, (mask - (mask >> 1)) | v]));
+        }
+        let cross = all.len() * all.len();
+        let third: Vec<u64> = (0..cross).map(|i| all[(i * 7 + i / all.len()) % all.len()]).collect();
+        let (first, second) = ((0..cross).map(|i| all[i / all.len()]).collect(), (0..cross).map(|i| all[i % all.len()]).collect());
+        let inputs = [(elem, first), (elem, second), (elem, third)];
+        run_on(&device, &format!("fma_{elem}"), &inputs, &[(elem, Box::new(|b, p| b.fma(p[0], p[1], p[2])))]);
+        // a·b - a·b is 0 rounded twice, and the rounding error rounded once. Without Fma nothing is contracted.
+        let few: Vec<u64> = values(elem).into_iter().filter(|v| !subnormal(elem, *v)).collect();
+        let near = |f: &dyn Fn(usize) -> usize| (elem, (0..few.len() * few.len()).map(|i| few[f(i)]).collect::<Vec<u64>>());
+        let inputs = [near(&|i| i / few.len()), near(&|i| i % few.len()), near(&|i| i * 7 % few.len())];
         let error: Op = Box::new(|b, p| {
             let product = b.binary(Binary::MulF, p[0], p[1]);
             let minus = b.unary(Unary::NegF, product);
             b.fma(p[0], p[1], minus)
         });
-        // Without Fma nothing is contracted.
         let apart: Op = Box::new(|b, p| {
             let product = b.binary(Binary::MulF, p[0], p[1]);
             b.binary(Binary::AddF, product, p[2])
         });
-        run(&format!("fma_{elem}"), &inputs, &[(elem, fma), (elem, error), (elem, apart)]);
+        run_on(&device, &format!("fma_error_{elem}"), &inputs, &[(elem, error), (elem, apart)]);
     }
 }
 

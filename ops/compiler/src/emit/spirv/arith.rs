@@ -60,6 +60,11 @@ impl Emitter<'_> {
         self.class(elem, value, Op::UGreaterThan)
     }
 
+    /// Whether a float is finite, by its bits.
+    pub(super) fn is_finite(&mut self, elem: Elem, value: Id) -> Id {
+        self.class(elem, value, Op::ULessThan)
+    }
+
     /// Compares the magnitude's bits with infinity's.
     fn class(&mut self, elem: Elem, value: Id, op: Op) -> Id {
         let (_, rest, infinity, ty) = self.masks(elem);

@@ -19,10 +19,20 @@ struct Spot {
 }
 
 impl Emitter<'_> {
-    /// Repeats compare and swap with what `f` makes of the old word; the old word.
+    /// A fence, if the semantics ask for one of this kind.
+    fn fence(&mut self, spot: Spot, kind: MemorySemantics) {
+        let (ordered, asked) = (spot.order & !ORDERS.bits(), spot.order & (kind | MemorySemantics::ACQUIRE_RELEASE).bits());
+        if asked != 0 {
+            let (scope, order) = (self.m.c32(spot.scope), self.m.c32(ordered | kind.bits()));
+            self.m.effect(Op::MemoryBarrier, &[scope, order]);
+        }
+    }
+
+    /// Repeats compare and swap with what `f` makes of the old word; the old word. Fences stand before and after the loop: ordered compare
+    /// and swap within a loop loses updates on a driver in software (lavapipe 22.3).
     fn swap(&mut self, spot: Spot, f: impl FnOnce(&mut Self, Id) -> Result<Id>) -> Result<Id> {
-        let (scope, relaxed, order) = (self.m.c32(spot.scope), self.m.c32(0), self.m.c32(spot.order));
-        let missed = self.m.c32(failed(spot.order));
+        self.fence(spot, MemorySemantics::RELEASE);
+        let (scope, relaxed) = (self.m.c32(spot.scope), self.m.c32(0));
         let guess = self.m.op(Op::AtomicLoad, spot.ty, &[spot.pointer, scope, relaxed]);
         let [header, first, next, merge, old] = [0; 5].map(|_| self.m.id());
         let (before, seen) = (self.m.block, self.m.id());
@@ -33,12 +43,13 @@ impl Emitter<'_> {
         self.m.jump(first);
         self.m.label(first);
         let new = f(self, old)?;
-        self.m.effect_with(Op::AtomicCompareExchange, spot.ty, seen, &[spot.pointer, scope, order, missed, new, old]);
+        self.m.effect_with(Op::AtomicCompareExchange, spot.ty, seen, &[spot.pointer, scope, relaxed, relaxed, new, old]);
         let done = self.m.op(Op::IEqual, self.m.bool, &[seen, old]);
         self.m.choose(done, merge, next);
         self.m.label(next);
         self.m.jump(header);
         self.m.label(merge);
+        self.fence(spot, MemorySemantics::ACQUIRE);
         Ok(old)
     }
 
@@ -205,6 +216,9 @@ impl Emitter<'_> {
         Ok(done[0])
     }
 }
+
+/// The bits of semantics that order.
+const ORDERS: MemorySemantics = MemorySemantics::ACQUIRE.union(MemorySemantics::RELEASE).union(MemorySemantics::ACQUIRE_RELEASE);
 
 /// Memory semantics of an order.
 fn semantics(order: Order, shared: bool) -> u32 {

@@ -150,7 +150,7 @@ impl Emitter<'_> {
     }
 
     /// The upper half of an unsigned product.
-    fn high_product(&mut self, elem: Elem, x: Id, y: Id) -> Id {
+    pub(super) fn high_product(&mut self, elem: Elem, x: Id, y: Id) -> Id {
         let (u32, u64) = (self.m.u32, self.m.u64);
         match elem.bits() {
             64 => {
