@@ -11,9 +11,9 @@ use crate::thread::{Inst, Ty, Val, Var};
 use crate::tile::{Binary, Item};
 
 /// Rows taken together (log2).
-const ROWS: usize = 2;
+const ROWS: usize = 3;
 /// Bytes of a row's columns taken together.
-const BYTES: u32 = 128;
+const BYTES: u32 = 64;
 
 /// The arrays of a product, all of the sum's type.
 pub(super) struct Arrays<'a> {
