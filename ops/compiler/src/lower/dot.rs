@@ -7,7 +7,7 @@ use crate::Elem;
 use crate::error::Result;
 use crate::lower::Lower;
 use crate::lower::dot_blocked::Arrays;
-use crate::lower::layout::{Bit, Layout, axis_bits, log2};
+use crate::lower::layout::{Bit, Layout, axis_bits, const_bits, log2};
 use crate::lower::node::{Node, item_ty};
 use crate::lower::place::Scratch;
 use crate::lower::prim::Prim;
@@ -93,14 +93,20 @@ impl Lower<'_> {
             let arrays = Arrays { a: &left, b: &right, sum: slots.as_deref(), elem: sum };
             self.blocked_product(&shape, depth, &arrays)?;
         } else {
-            self.counted(depth, true, |l, k| {
+            // A few steps of the depth at a time, so that factors are read in vectors.
+            let near = if self.rolled(&layout) { 0 } else { depth.min(2) };
+            self.counted(depth - near, true, |l, far| {
                 let mut loaded = HashMap::new();
-                l.each(&shape, &layout, 0, &mut |l, regs| {
-                    if l.rolled(&layout) {
-                        loaded.clear();
-                    }
-                    body(l, &layout.pos(regs), regs, k, &mut loaded)
-                })
+                for step in 0..1u32 << near {
+                    let k: Vec<Bit> = const_bits(step, near).into_iter().chain(far.iter().copied()).collect();
+                    l.each(&shape, &layout, 0, &mut |l, regs| {
+                        if l.rolled(&layout) {
+                            loaded.clear();
+                        }
+                        body(l, &layout.pos(regs), regs, &k, &mut loaded)
+                    })?;
+                }
+                Ok::<(), crate::CompileError>(())
             })?;
         }
         self.held.clear();
@@ -133,11 +139,22 @@ impl Lower<'_> {
         if let Some(v) = loaded.get(&(right, index)) {
             return *v;
         }
-        let v = self.peek(scratch, node.item, index);
         let from = node.item.elem().unwrap_or(sum);
-        let v = if from == sum { v } else { self.inst(item_ty(Item::Elem(sum)), Inst::Cast(conversion(from, sum), v)) };
-        loaded.insert((right, index), v);
-        v
+        // Neighbours come along.
+        let constant = at.iter().take_while(|b| matches!(b, Bit::Zero | Bit::One)).count();
+        let group = constant.min(log2(16 / from.bytes()) as usize).min(if matches!(scratch, Scratch::Shared(_)) { 2 } else { 0 });
+        let element = |n: u32| const_bits(n, group).into_iter().chain(at[group..].iter().copied()).collect::<Vec<Bit>>();
+        let first = self.compose(&element(0));
+        let values = match scratch {
+            Scratch::Shared(array) if group > 0 => self.peek_many(*array, node.item, first, 1 << group),
+            _ => vec![self.peek(scratch, node.item, index)],
+        };
+        for (n, v) in (0..).zip(values) {
+            let v = if from == sum { v } else { self.inst(item_ty(Item::Elem(sum)), Inst::Cast(conversion(from, sum), v)) };
+            let place = self.compose(&element(n));
+            loaded.insert((right, place), v);
+        }
+        loaded[&(right, index)]
     }
 }
 

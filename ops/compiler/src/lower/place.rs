@@ -351,6 +351,7 @@ impl Lower<'_> {
         Ok(Scratch::Shared(scratch))
     }
 
+    /// The register of a version with the given bits.
     pub fn eval_version(&mut self, node: &Rc<Node>, version: &Version, regs: &[Bit]) -> Result<Val> {
         Ok(match &version.storage {
             Storage::Vals(v) => v[number(regs)],
@@ -371,6 +372,14 @@ impl Lower<'_> {
                 self.bits_as(item, v)
             }
         }
+    }
+
+    /// Reads consecutive elements of shared memory, from a multiple of their number on.
+    pub fn peek_many(&mut self, array: Shared, item: Item, index: Val, count: usize) -> Vec<Val> {
+        let results: Vec<Val> = (0..count).map(|_| self.fresh(Ty::Elem(raw(item)))).collect();
+        let inst = Inst::Load { place: Place::Shared { array, index }, mask: None, other: None, volatile: false };
+        self.push(Stmt::Let { results: results.clone(), inst });
+        results.into_iter().map(|v| self.bits_as(item, v)).collect()
     }
 
     /// A shared array of at least `len` elements, ready to be written: whoever read it before is through.
