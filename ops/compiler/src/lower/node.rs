@@ -258,6 +258,9 @@ impl Lower<'_> {
         if let Some(v) = node.versions.borrow().last() {
             return Some(v.layout.clone());
         }
+        if let Some(f) = self.fragments.get(&node.id) {
+            return Some(f.plan.layout.clone());
+        }
         if !seen.insert(node.id) {
             return None;
         }
