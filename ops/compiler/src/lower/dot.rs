@@ -148,7 +148,8 @@ impl Lower<'_> {
     }
 }
 
-fn conversion(from: Elem, to: Elem) -> Cast {
+/// The conversion between two number types; integers are signed.
+pub(super) fn conversion(from: Elem, to: Elem) -> Cast {
     match (from.is_float(), to.is_float()) {
         (true, true) if from.bytes() == 1 || to.bytes() == 1 => Cast::FpToFp,
         (true, true) if from.bits() < to.bits() => Cast::ExtF,

@@ -14,10 +14,12 @@
 mod build;
 mod control;
 mod dot;
+mod dot_scaled;
 mod expand;
 mod facts;
 mod gather;
 mod layout;
+mod masks;
 mod memory;
 mod node;
 mod ops;
@@ -27,6 +29,8 @@ mod prim;
 mod reduce;
 mod scan;
 mod strength;
+#[cfg(test)]
+mod dot_tests;
 #[cfg(test)]
 mod tests;
 mod wanted;
@@ -91,6 +95,8 @@ struct Lower<'a> {
     loop_depth: u32,
     /// Shared arrays in use across several moves.
     held: Vec<u32>,
+    /// Masks (numbers of nodes) known to be true where code is being made.
+    assumed: HashSet<u32>,
     /// The operation being lowered.
     at: (String, Loc),
 }
@@ -137,6 +143,7 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         uniform: true,
         loop_depth: 0,
         held: Vec::new(),
+        assumed: HashSet::new(),
         at: ("tt.func".into(), Loc::default()),
     };
     l.run()?;

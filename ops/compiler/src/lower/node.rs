@@ -315,6 +315,9 @@ impl Lower<'_> {
         if let Kind::Splat(v) = node.kind {
             return Ok(v);
         }
+        if self.assumed.contains(&node.id) {
+            return Ok(self.truth(true));
+        }
         let key = (node.id, pos.to_vec());
         if let Some(v) = self.scopes.iter().rev().find_map(|s| s.memo.get(&key)) {
             return Ok(*v);

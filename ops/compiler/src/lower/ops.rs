@@ -5,13 +5,15 @@ use std::rc::Rc;
 
 use crate::Elem;
 use crate::error::Result;
+use crate::lower::dot_scaled::ScaledFactor;
 use crate::lower::facts::{self, MAX_DIV};
 use crate::lower::layout::{Layout, shape_bits};
 use crate::lower::node::{Kind, Node, Src, item_ty};
-use crate::lower::prim::{Prim, extern_prim};
+use crate::lower::prim::Prim;
 use crate::lower::{DEEP, Lower, Rep};
 use crate::thread::{Effect, Inst, Ty, Val};
-use crate::tile::{Binary, Block, Cast, Item, Literal, Op, OpKind, Type, Value};
+use crate::tile::print::op_name;
+use crate::tile::{libdevice, Binary, Block, Cast, Item, Literal, Op, OpKind, Type, Value};
 
 impl Lower<'_> {
     /// Lowers the operations of a block up to its terminator; returns the terminator's operands.
@@ -33,7 +35,7 @@ impl Lower<'_> {
             if matches!(op.kind, OpKind::Yield | OpKind::Return | OpKind::Condition) {
                 return Ok(op.operands.clone());
             }
-            self.at = (name(&op.kind), op.loc);
+            self.at = (op_name(&op.kind).to_owned(), op.loc);
             self.op(op)?;
             for v in &ends[i] {
                 self.env.remove(v);
@@ -114,7 +116,12 @@ impl Lower<'_> {
             OpKind::Cast(c) => self.elementwise(Prim::Cast(*c), &ty, args)?,
             OpKind::AddPtr => self.elementwise(Prim::AddPtr, &ty, args)?,
             OpKind::Extern(symbol) => {
-                let prim = extern_prim(symbol).ok_or_else(|| self.unsupported(format!("no known function '{symbol}'")))?;
+                let prim = match libdevice::operation(symbol) {
+                    Some(OpKind::Fma) => Prim::Fma,
+                    Some(OpKind::Unary(u)) => Prim::Unary(u),
+                    Some(OpKind::Binary(b)) => Prim::Binary(b),
+                    _ => return Err(self.unsupported(format!("no known function '{symbol}'"))),
+                };
                 self.elementwise(prim, &ty, args)?
             }
             OpKind::Load { mask, other, volatile, .. } => {
@@ -157,6 +164,16 @@ impl Lower<'_> {
                 let (a, b, c) = (self.tile(args[0])?, self.tile(args[1])?, self.tile(args[2])?);
                 Rep::Tile(self.dot(&a, &b, &c)?)
             }
+            OpKind::DotScaled { formats, scales, pack_k } => {
+                let c = self.tile(args[2])?;
+                let mut rest = args[3..].iter();
+                let mut factor = |l: &Self, i: usize| -> Result<ScaledFactor<'_>> {
+                    let scale = if scales[i] { rest.next().map(|s| l.tile(*s)).transpose()? } else { None };
+                    Ok(ScaledFactor { elements: l.tile(args[i])?, scale, format: &formats[i], pack_k: pack_k[i], right: i == 1 })
+                };
+                let factors = [factor(self, 0)?, factor(self, 1)?];
+                Rep::Tile(self.dot_scaled(factors, &c)?)
+            }
             OpKind::Gather(axis) => {
                 let (source, indices) = (self.tile(args[0])?, self.tile(args[1])?);
                 Rep::Tile(self.gather(&source, &indices, *axis as usize)?)
@@ -167,7 +184,7 @@ impl Lower<'_> {
                 Rep::Tile(self.histogram(&source, mask.as_ref(), &ty)?)
             }
             OpKind::For { .. } | OpKind::If | OpKind::While => return self.control(op),
-            other => return Err(self.unsupported(format!("{} is not lowered", name(other)))),
+            other => return Err(self.unsupported(format!("{} is not lowered", op_name(other)))),
         };
         self.define(result, rep)
     }
@@ -210,7 +227,7 @@ impl Lower<'_> {
             OpKind::Print(_) | OpKind::Assume => Ok(()),
             OpKind::For { .. } | OpKind::If | OpKind::While => self.control(op),
             _ if !op.kind.has_effect() => Ok(()),
-            other => Err(self.unsupported(format!("{} is not lowered", name(other)))),
+            other => Err(self.unsupported(format!("{} is not lowered", op_name(other)))),
         }
     }
 
@@ -342,24 +359,4 @@ pub(super) fn uses(op: &Op, f: &mut dyn FnMut(Value)) {
     for region in &op.regions {
         region.ops.iter().for_each(|o| uses(o, f));
     }
-}
-
-/// The name of an operation in messages.
-pub(super) fn name(kind: &OpKind) -> String {
-    let debug = format!("{kind:?}");
-    let end = debug.find(|c: char| !c.is_alphanumeric()).unwrap_or(debug.len());
-    let mut snake = String::new();
-    for (i, c) in debug[..end].chars().enumerate() {
-        if c.is_uppercase() && i > 0 {
-            snake.push('_');
-        }
-        snake.extend(c.to_lowercase());
-    }
-    let dialect = match kind {
-        OpKind::For { .. } | OpKind::If | OpKind::While | OpKind::Condition | OpKind::Yield => "scf",
-        OpKind::Constant(_) | OpKind::Binary(_) | OpKind::CmpI(_) | OpKind::CmpF(_) | OpKind::Select | OpKind::Cast(_) => "arith",
-        OpKind::Unary(_) | OpKind::Fma => "math",
-        _ => "tt",
-    };
-    format!("{dialect}.{snake}")
 }

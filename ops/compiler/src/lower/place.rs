@@ -90,15 +90,16 @@ impl Lower<'_> {
     }
 
     /// As `each`, for loops that pass every register once: values wanted again are stored on the way.
-    pub fn each_once(&mut self, shape: &[u32], layout: &Layout, group: usize, f: &mut dyn FnMut(&mut Self, &[Bit]) -> Result<()>) -> Result<()> {
+    pub fn each_once(&mut self, shape: &[u32], layout: &Layout, group: usize, masks: &[Rc<Node>], f: &mut dyn FnMut(&mut Self, &[Bit]) -> Result<()>) -> Result<()> {
         if !self.rolled(layout) || group > 0 {
             return self.each(shape, layout, group, f);
         }
-        let outer = self.tee.replace(Tee { len: layout.regs(), ..Tee::default() });
-        let inner = layout.clone();
-        self.each(shape, layout, group, &mut |l, regs| {
-            l.tee_here(&inner, regs);
-            f(l, regs)
+        let outer = self.tee_start(layout);
+        self.versioned(masks, &mut |l| {
+            l.each(shape, layout, group, &mut |l, regs| {
+                l.tee_here(layout, regs);
+                f(l, regs)
+            })
         })?;
         self.tee_end(layout, outer);
         Ok(())
@@ -216,7 +217,9 @@ impl Lower<'_> {
         }
         if self.rolled(layout) {
             let slot = self.slot(item_ty(node.item), layout.regs());
-            self.each_once(&node.shape, layout, 0, &mut |l, regs| {
+            let mut masks = Vec::new();
+            self.masks_of(node, &mut masks, &mut HashSet::new());
+            self.each_once(&node.shape, layout, 0, &masks, &mut |l, regs| {
                 let v = l.eval(node, &layout.pos(regs))?;
                 l.set_at(slot.var, regs, v);
                 Ok(())

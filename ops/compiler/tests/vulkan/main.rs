@@ -1,9 +1,12 @@
 //! Thread programs as SPIR-V: checked by spirv-val, run on the best Vulkan device, compared with the thread interpreter.
 
+mod cases;
 mod device;
 mod elementwise;
 mod first;
 mod flow;
 mod memory;
+#[path = "../support/mod.rs"]
+mod shared;
 #[path = "../../../../backends/vulkan/tests/support/mod.rs"]
 mod support;
