@@ -7,7 +7,7 @@ use flagos_compiler::emit::emit;
 use flagos_compiler::error::Kind;
 use flagos_compiler::thread::{Kernel, Ty};
 use flagos_compiler::{Elem, Target};
-use support::harness::{Test, main_of};
+use support::harness::{Counts, Test};
 use support::opencl::OpenCl;
 use support::{Case, atomics, control, elementwise, judge, memory};
 
@@ -63,5 +63,7 @@ fn refusals() {
 }
 
 fn main() {
-    main_of("OpenCL", OpenCl::open().map(|d| (format!("{}, capabilities {:#x}", d.name, d.caps), d)), TESTS);
+    let mut counts = Counts::default();
+    counts.run("OpenCL", OpenCl::open().map(|d| (format!("{}, capabilities {:#x}", d.name, d.caps), d)), TESTS);
+    counts.finish();
 }

@@ -2,7 +2,11 @@
 
 mod atomic;
 mod c;
+pub mod cuda;
+mod cuda_matrix;
+mod cxx;
 mod helpers;
+mod hip;
 mod literal;
 mod narrow;
 mod opencl;
@@ -22,6 +26,8 @@ pub fn emit(kernel: &thread::Kernel, target: &Target) -> Result<Compiled> {
     match target.format {
         KernelFormat::C => source::emit(kernel, target, &c::C),
         KernelFormat::OPENCL_C => source::emit(kernel, target, &opencl::OpenCl::new(target)),
+        KernelFormat::CUDA_CPP => source::emit(kernel, target, &cxx::Cxx(cuda::Cuda::new(target))),
+        KernelFormat::HIP_CPP => source::emit(kernel, target, &cxx::Cxx(hip::Hip)),
         KernelFormat::SPIRV_VULKAN => spirv::emit(kernel, target),
         other => Err(CompileError::unsupported("", Default::default(), format!("no emitter for format {}", other.0))),
     }

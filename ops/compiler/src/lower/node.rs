@@ -258,6 +258,9 @@ impl Lower<'_> {
         if let Some(v) = node.versions.borrow().last() {
             return Some(v.layout.clone());
         }
+        if let Some(f) = self.fragments.get(&node.id) {
+            return Some(f.plan.layout.clone());
+        }
         if !seen.insert(node.id) {
             return None;
         }
@@ -316,6 +319,9 @@ impl Lower<'_> {
     pub fn eval(&mut self, node: &Rc<Node>, pos: &[Bit]) -> Result<Val> {
         if let Kind::Splat(v) = node.kind {
             return Ok(v);
+        }
+        if self.assumed.contains(&node.id) {
+            return Ok(self.truth(true));
         }
         let key = (node.id, pos.to_vec());
         if let Some(v) = self.scopes.iter().rev().find_map(|s| s.memo.get(&key)) {

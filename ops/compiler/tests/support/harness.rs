@@ -1,34 +1,53 @@
-//! A test program whose tests need a device: without it they are counted as ignored, with the reason.
+//! Test programs whose tests need a device: without it they are counted as ignored, with the reason.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A test: name, and what it does with the device.
 pub type Test<D> = (&'static str, fn(&D));
 
-/// Runs the tests whose names contain the first argument that is no option; ends the process with their verdict.
-pub fn main_of<D>(what: &str, device: Result<(String, D), String>, tests: &[Test<D>]) {
-    let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
-    if let Ok((name, _)) = &device {
-        println!("{what}: {name}");
-    }
-    let (mut passed, mut failed, mut ignored) = (0, 0, 0);
-    for (name, test) in tests.iter().filter(|t| t.0.contains(&wanted)) {
-        match &device {
-            Err(why) => {
-                ignored += 1;
-                println!("test {name} ... ignored: {why}");
+/// Counts of a test program.
+#[derive(Default)]
+pub struct Counts {
+    passed: usize,
+    failed: usize,
+    ignored: usize,
+    left_out: usize,
+}
+
+impl Counts {
+    /// Runs the tests whose names contain the program's first argument that is no option.
+    pub fn run<D>(&mut self, what: &str, device: Result<(String, D), String>, tests: &[Test<D>]) {
+        let wanted = std::env::args().skip(1).find(|a| !a.starts_with('-')).unwrap_or_default();
+        if let Ok((name, _)) = &device {
+            println!("{what}: {name}");
+        }
+        for (name, test) in tests {
+            if !name.contains(&wanted) {
+                self.left_out += 1;
+                continue;
             }
-            Ok((_, device)) if catch_unwind(AssertUnwindSafe(|| test(device))).is_ok() => {
-                passed += 1;
-                println!("test {name} ... ok");
-            }
-            Ok(_) => {
-                failed += 1;
-                println!("test {name} ... FAILED");
+            match &device {
+                Err(why) => {
+                    self.ignored += 1;
+                    println!("test {name} ... ignored: {why}");
+                }
+                Ok((_, device)) if catch_unwind(AssertUnwindSafe(|| test(device))).is_ok() => {
+                    self.passed += 1;
+                    println!("test {name} ... ok");
+                }
+                Ok(_) => {
+                    self.failed += 1;
+                    println!("test {name} ... FAILED");
+                }
             }
         }
     }
-    let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    println!("\ntest result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; {} filtered out", tests.len() - passed - failed - ignored);
-    std::process::exit(i32::from(failed > 0));
+
+    /// Ends the process with the verdict.
+    pub fn finish(self) -> ! {
+        let verdict = if self.failed == 0 { "ok" } else { "FAILED" };
+        let Counts { passed, failed, ignored, left_out } = self;
+        println!("\ntest result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; {left_out} filtered out");
+        std::process::exit(i32::from(failed > 0))
+    }
 }

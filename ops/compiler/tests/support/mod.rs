@@ -3,8 +3,10 @@
 
 pub mod atomics;
 pub mod control;
+pub mod cuda;
 pub mod elementwise;
 pub mod harness;
+pub mod matrix;
 pub mod memory;
 pub mod opencl;
 pub mod processor;
