@@ -160,9 +160,9 @@ impl Lower<'_> {
                 }
                 return Ok(());
             }
-            OpKind::Dot { .. } => {
+            OpKind::Dot { precision } => {
                 let (a, b, c) = (self.tile(args[0])?, self.tile(args[1])?, self.tile(args[2])?);
-                Rep::Tile(self.dot(&a, &b, &c)?)
+                Rep::Tile(self.dot(&a, &b, &c, *precision)?)
             }
             OpKind::DotScaled { formats, scales, pack_k } => {
                 let c = self.tile(args[2])?;
