@@ -50,6 +50,7 @@ fn lowered_kernels_give_what_numpy_expects() {
             };
             thread::math::expand(&mut kernel, &target);
             let mut args = case.args.clone();
+            thread::verify::verify(&kernel).unwrap_or_else(|e| panic!("{}: {e}\n{kernel}", case.name));
             let result = thread::interpret::run(&kernel, case.grid, &mut args).map_err(|e| format!("{}: {e}", case.name));
             if let Err(e) = result.and_then(|()| case.check(&args)) {
                 failures.push(format!("{threads} threads, subgroup {subgroup}: {e}"));

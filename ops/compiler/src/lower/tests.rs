@@ -17,6 +17,7 @@ fn check(program: &Program, grid: [u32; 3], args: &[Arg], out: usize, expected: 
         let name = &program.functions[0].name;
         let kernel = crate::lower::lower(program, name, &target(subgroup), &Options { threads, stages: 1 })
             .unwrap_or_else(|e| panic!("{name}, {threads} threads: {e}"));
+        thread::verify::verify(&kernel).unwrap_or_else(|e| panic!("{name}, {threads} threads: {e}\n{kernel}"));
         let mut args = args.to_vec();
         thread::interpret::run(&kernel, grid, &mut args).unwrap_or_else(|e| panic!("{name}, {threads} threads, subgroup {subgroup}: {e}\n{kernel}"));
         let Arg::Buffer(got) = &args[out] else { panic!("argument {out} is no buffer") };
