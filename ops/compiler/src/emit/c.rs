@@ -166,6 +166,11 @@ typedef double f64;
         "0"
     }
 
+    fn splits_addresses(&self) -> bool {
+        // A vectorising compiler must see that addresses grow by the element.
+        true
+    }
+
     fn unroll(&self, factor: u32) -> Option<String> {
         Some(format!("#pragma GCC unroll {}", factor.min(64)))
     }
