@@ -259,12 +259,13 @@ impl<'a> Execution<'a> {
         self.prepare(self.task, Poison::A)?;
         let stream = &self.bench.stream;
         let operands: Vec<Operand> = self.operands.iter().map(|g| g.as_ref().and_then(Guarded::operand)).collect();
+        let of = |i: usize| Ok(operands[i]);
         let ran = match &self.task.work {
             // SAFETY: the descriptor borrows from a live call.
-            Work::Op(call) => call.with_abi(|op| unsafe { oneshot::execute(stream, op, &operands) }),
+            Work::Op(call) => call.with_abi(|op| unsafe { oneshot::execute(stream, op, operands.len(), of) }),
             // SAFETY: the scalars are bytes of the task, in its compute type.
-            Work::Blas(desc) => unsafe { oneshot::execute_blas(stream, desc, &operands, self.task.scalars()) },
-            Work::Fft(desc) => oneshot::execute_fft(stream, desc, &operands),
+            Work::Blas(desc) => unsafe { oneshot::execute_blas(stream, desc, operands.len(), of, self.task.scalars()) },
+            Work::Fft(desc) => oneshot::execute_fft(stream, desc, operands.len(), of),
         };
         if ran.is_ok() {
             result.add([Failure::new(Check::SupportLies, "query does not offer the call, and it runs")]);

@@ -178,4 +178,5 @@ objects! {
     Stream = flagos_runtime::Stream, 0x666c_6167_7374_7201, "flagos_stream_t";
     Event = flagos_runtime::Event, 0x666c_6167_6576_7401, "flagos_event_t";
     Plan = flagos_runtime::Plan, 0x666c_6167_706c_6e01, "flagos_plan_t";
+    Kernel = flagos_runtime::Kernel, 0x666c_6167_6b65_7201, "flagos_kernel_t";
 }

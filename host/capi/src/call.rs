@@ -1,7 +1,6 @@
 //! Calls: find an operator, ask, infer, execute, explain. BLAS and FFT by their own descriptors.
 
 use core::ffi::{c_char, c_void};
-use core::mem::MaybeUninit;
 
 use flagos_backend_api::checked::{self, OpRef, null};
 use flagos_backend_api::{Binding, BlasDesc, Code, Error, FftDesc, Op, Result, Support, Tensor};
@@ -11,36 +10,14 @@ use serde_json::{Value, json};
 
 use crate::border::{Buffer, Device, Handle, Stream, export, put, put_text, text};
 
-/// Operands kept on the stack; calls with more go through the heap.
-const ON_STACK: usize = 16;
-
-/// Lends buffers and offsets, taken from an iterator over (handle, byte offset, absent), as operands.
+/// A buffer handle and byte offset as an operand.
 ///
 /// # Safety
-/// Every handle is NULL or a buffer handle that lives through the call.
+/// The handle is NULL or a buffer handle that lives through the call.
 #[inline]
-pub(crate) unsafe fn with_operands<R>(
-    list: impl ExactSizeIterator<Item = (*const Buffer, u64)>,
-    f: impl FnOnce(&[Operand]) -> Result<R>,
-) -> Result<R> {
-    let n = list.len();
-    let one = |(handle, offset): (*const Buffer, u64)| -> Result<Operand> {
-        // SAFETY: stated by the caller.
-        if handle.is_null() { Ok(None) } else { Ok(Some((unsafe { Handle::get(handle) }?, offset))) }
-    };
-    if n > ON_STACK {
-        let operands: Result<Vec<Operand>> = list.map(one).collect();
-        return f(&operands?);
-    }
-    // Left uninitialised beyond the list: clearing it all costs more than a launch may.
-    let mut operands = [const { MaybeUninit::<Operand>::uninit() }; ON_STACK];
-    let mut filled = 0;
-    for (place, item) in operands.iter_mut().zip(list) {
-        place.write(one(item)?);
-        filled += 1;
-    }
-    // SAFETY: the first `filled` places were written, and MaybeUninit<T> has the layout of T.
-    f(unsafe { core::slice::from_raw_parts(operands.as_ptr().cast(), filled) })
+pub(crate) unsafe fn operand<'a>((handle, offset): (*const Buffer, u64)) -> Result<Operand<'a>> {
+    // SAFETY: stated by the caller.
+    if handle.is_null() { Ok(None) } else { Ok(Some((unsafe { Handle::get(handle) }?, offset))) }
 }
 
 /// Buffers in the ABI's structs are the host's own handles on this side of the border.
@@ -163,8 +140,7 @@ export! {
             let stream = Handle::get(stream)?;
             let (inputs, outputs) = (op.inputs(), op.outputs());
             let n = inputs.len();
-            let list = (0..n + outputs.len()).map(|i| of_tensor(if i < n { &inputs[i] } else { &outputs[i - n] }));
-            with_operands(list, |operands| oneshot::execute(stream, op.raw(), operands))
+            oneshot::execute(stream, op.raw(), n + outputs.len(), |i| operand(of_tensor(if i < n { &inputs[i] } else { &outputs[i - n] })))
         }
     }
 
@@ -186,9 +162,9 @@ export! {
         // SAFETY: the header states what the pointers are.
         unsafe {
             let (stream, desc) = (Handle::get(stream)?, checked::read(desc)?);
-            let list = entries(bindings, n_bindings, "bindings")?.iter().map(of_binding);
+            let list = entries(bindings, n_bindings, "bindings")?;
             let scalars = Scalars { alpha: alpha.cast(), beta: beta.cast() };
-            with_operands(list, |operands| oneshot::execute_blas(stream, &desc, operands, scalars))
+            oneshot::execute_blas(stream, &desc, list.len(), |i| operand(of_binding(&list[i])), scalars)
         }
     }
 
@@ -210,7 +186,7 @@ export! {
         unsafe {
             let (stream, desc) = (Handle::get(stream)?, checked::read(desc)?);
             let (input, output) = (input.as_ref().ok_or_else(|| null("input"))?, output.as_ref().ok_or_else(|| null("output"))?);
-            with_operands([input, output].into_iter().map(of_binding), |operands| oneshot::execute_fft(stream, &desc, operands))
+            oneshot::execute_fft(stream, &desc, 2, |i| operand(of_binding([input, output][i])))
         }
     }
 

@@ -9,6 +9,7 @@ mod call;
 mod context;
 mod dlpack;
 mod event;
+mod kernel;
 mod plan;
 mod status;
 mod stream;
@@ -20,7 +21,7 @@ pub use context::embedded;
 /// The exported functions, for Rust programs that want to call what C programs call.
 #[allow(ambiguous_glob_reexports)] // Each section has a FUNCTIONS of its own; nobody asks for it here.
 pub mod calls {
-    pub use crate::{buffer::*, call::*, context::*, dlpack::*, event::*, plan::*, status::*, stream::*};
+    pub use crate::{buffer::*, call::*, context::*, dlpack::*, event::*, kernel::*, plan::*, status::*, stream::*};
 }
 
 /// Every exported function in header order, by section.
@@ -32,5 +33,6 @@ pub const FUNCTIONS: &[(&str, &[Function])] = &[
     ("Events", event::FUNCTIONS),
     ("Calls: query, infer, execute, explain", call::FUNCTIONS),
     ("Plans", plan::FUNCTIONS),
+    ("Kernels in Triton dialect", kernel::FUNCTIONS),
     ("DLPack", dlpack::FUNCTIONS),
 ];

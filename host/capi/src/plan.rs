@@ -8,7 +8,7 @@ use flagos_runtime::{Device as RuntimeDevice, Plan as RuntimePlan, Result, Scala
 use serde_json::json;
 
 use crate::border::{Device, Handle, Plan, Stream, export, put, put_text};
-use crate::call::{entries, of_binding, with_operands, work};
+use crate::call::{entries, of_binding, operand, work};
 
 /// Bit of `flags`: only implementations that give equal bits on every run.
 const DETERMINISTIC: u32 = 1;
@@ -65,8 +65,8 @@ export! {
         // SAFETY: the header states what the pointers are.
         unsafe {
             let (plan, stream) = (Handle::get(plan)?, Handle::get(stream)?);
-            let list = entries(bindings, n_bindings, "bindings")?.iter().map(of_binding);
-            with_operands(list, |operands| plan.launch_scaled(stream, operands, Scalars { alpha: alpha.cast(), beta: beta.cast() }))
+            let list = entries(bindings, n_bindings, "bindings")?;
+            plan.launch_with(stream, list.len(), |i| operand(of_binding(&list[i])), Scalars { alpha: alpha.cast(), beta: beta.cast() })
         }
     }
 }

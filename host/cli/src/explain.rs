@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use flagos_catalog::Call;
-use flagos_runtime::{DType, Error, Result, Work};
+use flagos_compiler::{lower, thread};
+use flagos_runtime::kernel::refusal;
+use flagos_runtime::{DType, Device, Error, Result, Work};
 
 use crate::output::{Output, Tone, plain};
 use crate::spec;
@@ -21,6 +23,9 @@ pub struct Arguments {
     /// Type of outputs whose type the caller chooses.
     #[arg(long, default_value = "f32")]
     dtype: String,
+    /// Print the portable kernels of the call instead: tile (Triton dialect), thread (the program of one thread) or source (code of the device).
+    #[arg(long, value_parser = ["tile", "thread", "source"])]
+    emit: Option<String>,
 }
 
 /// Builds a call from words.
@@ -45,6 +50,9 @@ pub fn call(operator: &str, words: &[String], free: DType) -> Result<Call> {
 pub fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
     let call = call(&arguments.operator, &arguments.words, spec::dtype(&arguments.dtype)?)?;
     let device = crate::open(&arguments.device)?;
+    if let Some(emit) = &arguments.emit {
+        return kernels(&device, &Work::Op(call), emit, output);
+    }
     let choice = device.explain(&Work::Op(call.clone()))?;
     if output.is_json() {
         output.json(&choice)?;
@@ -69,6 +77,37 @@ pub fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
     match device.plan(&Work::Op(call)) {
         Ok(plan) => output.text(&format!("\nplan: {} ({} bytes of workspace)", plan.implementation(), plan.workspace_bytes())),
         Err(e) => output.text(&output.tone(Tone::Bad, &format!("\nplanning failed: {e}"))),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the portable kernels of a call, each once.
+fn kernels(device: &Device, work: &Work, emit: &str, output: &Output) -> Result<ExitCode> {
+    let recipe = device.recipe(work)?;
+    let target = device.target().ok_or_else(|| Error::unimplemented(format!("{} takes no kernels in a format this build writes", device.name())))?;
+    let mut shown = Vec::new();
+    for step in &recipe.steps {
+        for kernel in core::iter::once(&step.kernel).chain(&step.aligned) {
+            if shown.contains(&kernel.key) {
+                continue;
+            }
+            shown.push(kernel.key.clone());
+            let program = (kernel.build)();
+            let at = |e| refusal(&kernel.key, &e);
+            let text = match emit {
+                "tile" => program.to_string(),
+                "thread" => {
+                    let mut lowered = lower::lower(&program, kernel.entry, target, &kernel.options).map_err(at)?;
+                    thread::math::expand(&mut lowered, target);
+                    lowered.to_string()
+                }
+                _ => {
+                    let code = flagos_compiler::compile(&program, kernel.entry, target, &kernel.options).map_err(at)?.code;
+                    String::from_utf8(code).map_err(|_| Error::invalid(format!("{} takes binary code; --emit thread shows it as text", device.name())))?
+                }
+            };
+            output.text(&format!("// {}, grid {:?}, {} threads\n{text}", kernel.key, step.grid, kernel.options.threads));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,11 +1,13 @@
 //! `flagos`: the command line of libflagos.
 
 mod bench;
+mod compile;
 mod conformance;
 mod doctor;
 mod explain;
 mod files;
 mod golden;
+mod kernel;
 mod mutations;
 mod ops;
 mod output;
@@ -47,6 +49,10 @@ enum Command {
     Explain(explain::Arguments),
     /// Runs an operator on .npy or .safetensors files, or the cases of a golden file.
     Run(run::Arguments),
+    /// Compiles Triton dialect to the code of any target, or fills the kernel cache of a device.
+    Compile(compile::Arguments),
+    /// Runs a kernel in Triton dialect on files and numbers.
+    Kernel(kernel::Arguments),
     /// Measures operators, BLAS, FFT and the library's own overhead.
     Bench(bench::Arguments),
     /// Tests backends against the shared suite.
@@ -86,6 +92,8 @@ fn dispatch(command: Command, output: &Output) -> Result<ExitCode> {
         Command::Ops(arguments) => ops::run(&arguments, output),
         Command::Explain(arguments) => explain::run(&arguments, output),
         Command::Run(arguments) => run::run(&arguments, output),
+        Command::Compile(arguments) => compile::run(&arguments, output),
+        Command::Kernel(arguments) => kernel::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),
         Command::Conformance(arguments) => conformance::run_suite(&arguments, output),
         Command::Env => doctor::env(output),

@@ -189,7 +189,7 @@ fn host(row: &Row, call: &Call, rig: &Rig, device: &Device) -> Result<Vec<Measur
     let operands = rig.operands();
     let prepared = each(rig, || rig.plan.launch(&rig.stream, &operands))?;
     // SAFETY: the descriptor borrows from the call.
-    let oneshot = call.with_abi(|op: &Op| each(rig, || unsafe { flagos_runtime::oneshot::execute(&rig.stream, op, &operands) }))?;
+    let oneshot = call.with_abi(|op: &Op| each(rig, || unsafe { flagos_runtime::oneshot::execute(&rig.stream, op, operands.len(), |i| Ok(operands[i])) }))?;
     let mut list = [prepared, oneshot].into_iter();
     Ok(["prepared", "one-shot"].into_iter().filter_map(|size| Some(report(row, rig, device, size, list.next()?))).collect())
 }

@@ -9,7 +9,8 @@ use flagos_compiler::{Elem, Options, Target};
 
 use crate::device::Device;
 use crate::memory::Buffer;
-use crate::module::{Loaded, refusal};
+use crate::module::Loaded;
+pub use crate::module::refusal;
 use crate::plan::{Dead, bury};
 use crate::stream::Stream;
 

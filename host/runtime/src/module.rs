@@ -73,7 +73,7 @@ fn matrix_shape([m, n, k, dtype]: [u32; 4]) -> Option<MatrixShape> {
 }
 
 /// A refusal of the compiler as the host reports it: what it cannot do is no offer, what is wrong is an error.
-pub(crate) fn refusal(name: &str, e: &CompileError) -> Error {
+pub fn refusal(name: &str, e: &CompileError) -> Error {
     let code = if e.kind == Kind::Invalid { Code::INVALID_ARGUMENT } else { Code::UNIMPLEMENTED };
     Error::new(code, format!("kernel '{name}': {e}"))
 }
@@ -221,6 +221,14 @@ impl Device {
         // Backends without binaries have their sources kept.
         let binary = self.driver().module_binary(loaded.module).ok().filter(|b| !b.is_empty());
         disk.keep(name, &Entry { compiled, binary });
+    }
+
+    /// The backend's own binary of compiled code.
+    pub fn kernel_binary(&self, compiled: &Compiled, format: KernelFormat) -> Result<Vec<u8>> {
+        let driver = self.driver();
+        let module = driver.compile(self.0.raw, format, false, &compiled.code, &compiled.options, &compiled.entry)?;
+        let binary = driver.module_binary(module);
+        driver.module_destroy(module).and(binary)
     }
 
     fn open_module(&self, target: &Target, key: &str, code: &[u8], is_binary: bool, compiled: &Compiled) -> Result<Loaded> {

@@ -26,17 +26,17 @@ thread_local! {
     static CACHE: RefCell<Vec<Option<Slot>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Plans (once) and launches an operator call.
+/// Plans (once) and launches an operator call with `n` operands, asked for by index.
 ///
 /// # Safety
 /// The arrays of `op` hold as many valid entries as it states, spans included.
 #[inline]
-pub unsafe fn execute(stream: &Stream, op: &Op, operands: &[Operand]) -> Result<()> {
+pub unsafe fn execute<'a>(stream: &Stream, op: &Op, n: usize, operand: impl Fn(usize) -> Result<Operand<'a>>) -> Result<()> {
     let mut key = Key::new();
     // SAFETY: stated by the caller.
     unsafe { key.op(op) };
     // SAFETY: stated by the caller; no scalars are passed.
-    unsafe { run(stream, key.words(), operands, Scalars::NONE, || Call::from_abi(op).map(Work::Op)) }
+    unsafe { run(stream, key.words(), n, operand, Scalars::NONE, || Call::from_abi(op).map(Work::Op)) }
 }
 
 /// Plans (once) and launches a BLAS call.
@@ -44,26 +44,33 @@ pub unsafe fn execute(stream: &Stream, op: &Op, operands: &[Operand]) -> Result<
 /// # Safety
 /// As [`Plan::launch_scaled`].
 #[inline]
-pub unsafe fn execute_blas(stream: &Stream, desc: &BlasDesc, operands: &[Operand], scalars: Scalars) -> Result<()> {
+pub unsafe fn execute_blas<'a>(stream: &Stream, desc: &BlasDesc, n: usize, operand: impl Fn(usize) -> Result<Operand<'a>>, scalars: Scalars) -> Result<()> {
     let mut key = Key::new();
     key.blas(desc);
     // SAFETY: passed on to the caller.
-    unsafe { run(stream, key.words(), operands, scalars, || Ok(Work::Blas(*desc))) }
+    unsafe { run(stream, key.words(), n, operand, scalars, || Ok(Work::Blas(*desc))) }
 }
 
 /// Plans (once) and launches a Fourier transform.
 #[inline]
-pub fn execute_fft(stream: &Stream, desc: &FftDesc, operands: &[Operand]) -> Result<()> {
+pub fn execute_fft<'a>(stream: &Stream, desc: &FftDesc, n: usize, operand: impl Fn(usize) -> Result<Operand<'a>>) -> Result<()> {
     let mut key = Key::new();
     key.fft(desc);
     // SAFETY: no scalars are passed.
-    unsafe { run(stream, key.words(), operands, Scalars::NONE, || Ok(Work::Fft(*desc))) }
+    unsafe { run(stream, key.words(), n, operand, Scalars::NONE, || Ok(Work::Fft(*desc))) }
 }
 
 /// # Safety
 /// As [`Plan::launch_scaled`].
 #[inline]
-unsafe fn run(stream: &Stream, key: &[u64], operands: &[Operand], scalars: Scalars, work: impl FnOnce() -> Result<Work>) -> Result<()> {
+unsafe fn run<'a>(
+    stream: &Stream,
+    key: &[u64],
+    n: usize,
+    operand: impl Fn(usize) -> Result<Operand<'a>>,
+    scalars: Scalars,
+    work: impl FnOnce() -> Result<Work>,
+) -> Result<()> {
     let hash = Key::hash(key);
     let device = stream.0.device.0.serial;
     let launched = CACHE.try_with(|cache| {
@@ -71,14 +78,14 @@ unsafe fn run(stream: &Stream, key: &[u64], operands: &[Operand], scalars: Scala
         let slot = cache.get(index(hash, device))?.as_ref()?;
         let hit = slot.hash == hash && slot.device == device && slot.epoch == epoch() && *slot.key == *key;
         // SAFETY: passed on to the caller.
-        hit.then(|| unsafe { slot.plan.launch_scaled(stream, operands, scalars) })
+        hit.then(|| unsafe { slot.plan.launch_with(stream, n, &operand, scalars) })
     });
     if let Ok(Some(result)) = launched {
         return result;
     }
     let plan = remember(stream, key, hash, work)?;
     // SAFETY: passed on to the caller.
-    unsafe { plan.launch_scaled(stream, operands, scalars) }
+    unsafe { plan.launch_with(stream, n, operand, scalars) }
 }
 
 #[inline]

@@ -217,32 +217,58 @@ impl Plan {
     ///
     /// # Safety
     /// Non-null scalar addresses hold a value of the compute type each; they are read before this returns.
-    #[inline]
     pub unsafe fn launch_scaled(&self, stream: &Stream, operands: &[Operand], scalars: Scalars) -> Result<()> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch_with(stream, operands.len(), |i| Ok(operands[i]), scalars) }
+    }
+
+    /// [`launch_scaled`](Plan::launch_scaled) of `n` operands asked for by index, each once where nothing but the launch looks at them: a list
+    /// made only to be read once would be a good part of a launch.
+    ///
+    /// # Safety
+    /// As [`launch_scaled`](Plan::launch_scaled).
+    #[inline]
+    pub unsafe fn launch_with<'a>(&self, stream: &Stream, n: usize, operand: impl Fn(usize) -> Result<Operand<'a>>, scalars: Scalars) -> Result<()> {
         let plan = &*self.0;
-        if operands.len() != plan.spans.len() || !Arc::ptr_eq(&stream.0.device.0, &plan.device.0) {
-            return self.misuse(stream, operands.len());
+        if n != plan.spans.len() || !Arc::ptr_eq(&stream.0.device.0, &plan.device.0) {
+            return self.misuse(stream, n);
+        }
+        if n > STACK_BINDINGS || !plan.device.0.layers.is_empty() || matches!(plan.kind, PlanKind::Fallback(_)) {
+            // SAFETY: passed on to the caller.
+            return unsafe { self.launch_listed(stream, n, &operand, scalars) };
+        }
+        if matches!(plan.kind, PlanKind::Portable(_)) {
+            // Kernels ask for their operands by index, several times and out of order.
+            let mut operands = [None; STACK_BINDINGS];
+            for (i, place) in operands.iter_mut().enumerate().take(n) {
+                *place = operand(i)?;
+                self.bind(i, place, &plan.spans[i])?;
+            }
+            plan.device.driver().check_health()?;
+            crate::trace::record(plan.serial);
+            // SAFETY: passed on to the caller.
+            return unsafe { self.run(stream, &[], &operands[..n], scalars) };
         }
         // Left uninitialised beyond the operands: clearing it all would cost a good part of a launch.
         let mut bindings = [const { MaybeUninit::<Binding>::uninit() }; STACK_BINDINGS];
-        if operands.len() > STACK_BINDINGS {
-            // SAFETY: passed on to the caller.
-            return unsafe { self.launch_many(stream, operands, scalars) };
+        for (i, (place, span)) in bindings.iter_mut().zip(&plan.spans).enumerate() {
+            place.write(self.bind(i, &operand(i)?, span)?);
         }
-        for (i, (operand, span)) in operands.iter().zip(&plan.spans).enumerate() {
-            bindings[i].write(self.bind(i, operand, span)?);
-        }
-        // SAFETY: as many bindings as operands and spans were written, and MaybeUninit<T> has the layout of T.
-        let bindings = unsafe { core::slice::from_raw_parts(bindings.as_ptr().cast(), operands.len()) };
-        // SAFETY: passed on to the caller.
-        unsafe { self.start(stream, bindings, operands, scalars) }
+        // SAFETY: as many bindings as spans were written, and MaybeUninit<T> has the layout of T.
+        let bindings = unsafe { core::slice::from_raw_parts(bindings.as_ptr().cast(), n) };
+        plan.device.driver().check_health()?;
+        crate::trace::record(plan.serial);
+        // SAFETY: passed on to the caller; the operands are for portable plans and fallbacks alone.
+        unsafe { self.run(stream, bindings, &[], scalars) }
     }
 
+    /// The general path: fallbacks, any number of operands, layers.
     #[cold]
-    unsafe fn launch_many(&self, stream: &Stream, operands: &[Operand], scalars: Scalars) -> Result<()> {
-        let bound: Result<Vec<Binding>> = operands.iter().zip(&self.0.spans).enumerate().map(|(i, (o, s))| self.bind(i, o, s)).collect();
+    unsafe fn launch_listed<'a>(&self, stream: &Stream, n: usize, operand: &dyn Fn(usize) -> Result<Operand<'a>>, scalars: Scalars) -> Result<()> {
+        let operands = (0..n).map(operand).collect::<Result<Vec<Operand>>>()?;
+        let bound = operands.iter().zip(&self.0.spans).enumerate().map(|(i, (o, s))| self.bind(i, o, s)).collect::<Result<Vec<Binding>>>()?;
         // SAFETY: passed on to the caller.
-        unsafe { self.start(stream, &bound?, operands, scalars) }
+        unsafe { self.start(stream, &bound, &operands, scalars) }
     }
 
     /// Checks one operand against the plan: right device, range within the buffer, aligned.
@@ -266,7 +292,6 @@ impl Plan {
         }
     }
 
-    #[inline]
     unsafe fn start(&self, stream: &Stream, bindings: &[Binding], operands: &[Operand], scalars: Scalars) -> Result<()> {
         let plan = &*self.0;
         plan.device.driver().check_health()?;

@@ -64,6 +64,17 @@ pub(crate) fn recipe(device: &Device, work: &Work) -> Result<Recipe> {
     cook(call, target)
 }
 
+impl Device {
+    /// The portable kernels of a call and their launches; nothing is compiled.
+    ///
+    /// # Errors
+    /// UNIMPLEMENTED, with the reason, where there are none.
+    pub fn recipe(&self, work: &Work) -> Result<Recipe> {
+        work.check()?;
+        recipe(self, work)
+    }
+}
+
 /// Keys of a recipe's kernels, each once, for people.
 pub(crate) fn keys(recipe: &Recipe) -> String {
     let mut keys: Vec<&str> = Vec::new();

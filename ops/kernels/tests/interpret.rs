@@ -1,37 +1,14 @@
 //! Every case of the catalogue on the tile interpreter, judged by the catalogue.
 
 mod support;
+#[path = "support/judge.rs"]
+mod judge;
 #[path = "support/machine.rs"]
 mod machine;
 
 use flagos_backend_api::KernelFormat;
-use flagos_catalog::{Array, Cases, Instance, Operator, Tier, assignments, numerics, operators};
+use flagos_catalog::{Cases, Tier, assignments, operators};
 use flagos_compiler::Target;
-use flagos_kernels::cook;
-
-/// The failure of a case, if it fails.
-fn check(o: &'static Operator, instance: &Instance, target: &Target, aligned: bool) -> Result<(), String> {
-    let cook = cook(o.name).ok_or("no recipe")?;
-    let recipe = cook(&instance.call, target).map_err(|e| e.to_string())?;
-    let outputs = machine::run(&recipe, instance, aligned)?;
-    let arrays: Vec<Array> = instance.inputs.iter().map(|m| Array::decode(&m.tensor, &m.bytes, m.origin).expect("an input")).collect();
-    let references = (o.reference)(&instance.call, &arrays).map_err(|e| e.to_string())?;
-    for (i, (reference, memory)) in references.iter().zip(&outputs).enumerate() {
-        let got = Array::decode(&memory.tensor, &memory.bytes, memory.origin).map_err(|e| e.to_string())?;
-        let verdict = numerics::judge(o.numerics, memory.tensor.dtype, reference, &got);
-        if !verdict.ok {
-            return Err(format!("output {i}: {verdict:?}"));
-        }
-        // What lies between the elements is untouched: the value encoded again into a guarded memory is the same.
-        let mut again = memory.clone();
-        again.bytes.fill(0xa5);
-        got.encode(&memory.tensor, &mut again.bytes, memory.origin).map_err(|e| e.to_string())?;
-        if !memory.tensor.dtype.is_float() && again.bytes != memory.bytes {
-            return Err(format!("output {i}: bytes beside its elements were written"));
-        }
-    }
-    Ok(())
-}
 
 /// Runs the smoke cases of operators of one family for a target.
 fn family(name: &str, target: &Target, aligned: bool) {
@@ -40,7 +17,7 @@ fn family(name: &str, target: &Target, aligned: bool) {
         for types in assignments(o) {
             for case in Cases::of(o).iter().filter(|c| c.tier == Tier::Smoke) {
                 let instance = case.instance(o, &types, 1).expect("a case");
-                if let Err(e) = check(o, &instance, target, aligned) {
+                if let Err(e) = judge::check(o, &instance, target, aligned) {
                     failures.push(format!("{}: {e}", instance.id));
                 }
             }

@@ -8,12 +8,12 @@ use crate::emit;
 
 /// Structs that frameworks see too, besides the vendor.
 const STRUCT_NAMES: &[&str] =
-    &["Str", "DType", "Tensor", "Attr", "Op", "Binding", "MemoryExport", "Support", "PlanLimits", "PlanInfo", "BlasDesc", "FftDesc"];
+    &["Str", "DType", "Tensor", "Attr", "Op", "Binding", "KernelArg", "MemoryExport", "Support", "PlanLimits", "PlanInfo", "BlasDesc", "FftDesc"];
 /// Handles both sides have, each its own.
-const OPAQUE_NAMES: &[&str] = &["Device", "Buffer", "Stream", "Event", "Plan"];
+const OPAQUE_NAMES: &[&str] = &["Device", "Buffer", "Stream", "Event", "Plan", "Kernel"];
 /// Enumerations used by them.
 const ENUM_NAMES: &[&str] = &[
-    "Code", "DTypeCode", "AttrTag", "DeviceKind", "MemoryKind", "MemoryHandle", "Answer", "BlasRoutine", "BlasOrder", "BlasTrans", "BlasUplo",
+    "Code", "DTypeCode", "AttrTag", "DeviceKind", "MemoryKind", "MemoryHandle", "ArgKind", "Answer", "BlasRoutine", "BlasOrder", "BlasTrans", "BlasUplo",
     "BlasDiag", "BlasSide", "FftKind", "FftDirection",
 ];
 

@@ -15,6 +15,8 @@ mod memory;
 mod module;
 mod subgroup;
 
+use std::collections::HashMap;
+
 use spirv::{BuiltIn, Decoration, ExecutionMode, Op, StorageClass};
 
 use crate::error::Result;
@@ -40,6 +42,8 @@ struct Emitter<'a> {
     device: Device,
     m: Module,
     values: Vec<Id>,
+    /// Bits of the values that are constants.
+    constants: HashMap<Val, u64>,
     /// Variables, with the pointer type of an element for arrays.
     vars: Vec<(Id, Option<Id>)>,
     shared: Vec<Array>,
@@ -78,6 +82,7 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<Compiled> {
         device,
         m: Module::new(),
         values: vec![0; kernel.types.len()],
+        constants: HashMap::new(),
         vars: Vec::new(),
         shared: Vec::new(),
         exchange: None,
@@ -283,7 +288,10 @@ impl Emitter<'_> {
         let elem = |e: &Self| e.elem_of(*result);
         let one = match inst {
             Inst::Load { .. } => return Ok(Vec::new()),
-            Inst::Const(bits) => self.constant(ty, *bits)?,
+            Inst::Const(bits) => {
+                self.constants.insert(*result, *bits);
+                self.constant(ty, *bits)?
+            }
             Inst::Undef => self.constant(ty, 0)?,
             Inst::BlockId(axis) => self.ids.block[usize::from(*axis)],
             Inst::NumBlocks(axis) => self.ids.blocks[usize::from(*axis)],

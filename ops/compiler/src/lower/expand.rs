@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use crate::error::{Loc, Result};
-use crate::lower::ops::name;
 use crate::lower::pointers::Pointer;
+use crate::tile::print::op_name;
 use crate::tile::{Block, Function, Op, OpKind, Program, Type, Value};
 use crate::CompileError;
 
@@ -75,7 +75,7 @@ impl Expander<'_> {
 
     /// An error at the current operation.
     pub fn unsupported(&self, kind: &OpKind, message: impl Into<String>) -> CompileError {
-        CompileError::unsupported(name(kind), self.loc, message)
+        CompileError::unsupported(op_name(kind), self.loc, message)
     }
 
     fn get(&self, map: &Map, v: Value) -> Result<New> {

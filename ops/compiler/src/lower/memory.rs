@@ -1,10 +1,11 @@
 //! Loads, stores and atomics: vectors where addresses allow them, one replica writes.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use crate::Elem;
 use crate::error::Result;
-use crate::lower::layout::{Bit, Home, Layout, axis_bits, const_bits, log2};
+use crate::lower::layout::{Bit, Home, Layout, axis_bits, const_bits};
 use crate::lower::node::{Kind, Node, item_ty};
 use crate::lower::{Lower, Rep};
 use crate::thread::{Effect, Inst, Place, Stmt, Ty, Val};
@@ -36,75 +37,125 @@ impl Lower<'_> {
             }
             return Ok(node);
         }
-        let (vector, align) = self.vector(&pointer, &layout);
+        let (vector, align, axis) = self.vector(&pointer, &layout);
         let mut inputs: Vec<Rc<Node>> = vec![Rc::clone(&pointer)];
         inputs.extend(mask.iter().chain(&other).cloned());
         for n in &inputs {
             self.prepare(n, &self.wants(&layout, vector))?;
         }
-        let constant = mask.as_ref().is_none_or(|m| self.mask_runs(m, &layout) >= vector);
-        let mut vals: Vec<Val> = Vec::new();
-        self.each(&shape, &layout, vector, &mut |l, regs| {
-            let all: Vec<Vec<Bit>> = (0..1u32 << vector).map(|n| fill(&layout, regs, n, vector)).collect();
-            let first = l.eval(&pointer, &all[0])?;
-            let masks = match &mask {
-                Some(m) => Some(all.iter().map(|p| l.eval(m, p)).collect::<Result<Vec<_>>>()?),
-                None => None,
-            };
-            let mut others = Vec::new();
-            for p in &all {
-                others.push(match &other {
-                    Some(o) => l.eval(o, p)?,
-                    None => l.bits(e, 0),
-                });
-            }
-            let wide = |l: &mut Self, mask: Option<Val>, other: Option<Vec<Val>>| {
-                let results: Vec<Val> = all.iter().map(|_| l.fresh(Ty::Elem(e))).collect();
-                let inst = Inst::Load { place: Place::Global { pointer: first, align }, mask, other, volatile };
-                l.push(Stmt::Let { results: results.clone(), inst });
-                results
-            };
-            let got = match masks {
-                None => wide(l, None, None),
-                Some(m) if constant => wide(l, Some(m[0]), Some(others)),
-                Some(m) => {
-                    // All of the vector at once where all its masks are set, element by element at the border.
-                    let every = m.iter().skip(1).fold(m[0], |a, b| l.and(a, *b));
-                    let vars: Vec<_> = all.iter().map(|_| l.var(Ty::Elem(e), 1)).collect();
-                    l.open();
-                    for (v, x) in vars.iter().zip(wide(l, None, None)) {
-                        l.effect(Effect::Set(*v, 0, x));
-                    }
-                    let then = l.close();
-                    l.open();
-                    for (i, p) in all.iter().enumerate() {
-                        let address = l.eval(&pointer, p)?;
-                        let x = l.load_scalar(address, Some(m[i]), Some(others[i]), false);
-                        l.effect(Effect::Set(vars[i], 0, x));
-                    }
-                    let other = l.close();
-                    l.push(Stmt::If { condition: every, uniform: false, then, other });
-                    vars.iter().map(|v| l.inst(Ty::Elem(e), Inst::Get(*v, 0))).collect()
-                }
-            };
-            vals.extend(got);
-            Ok(())
-        })?;
+        let tile = Vector { pointer, mask, other, vector, align, axis, volatile, layout: layout.clone() };
+        let border = tile.mask.as_ref().is_some_and(|m| self.mask_runs(m, &layout) < vector);
+        let vals = if border { self.load_bordered(&tile)? } else { self.load_vectors(&tile, false)? };
         self.keep(&node, layout, crate::lower::node::Storage::Vals(vals));
         Ok(node)
     }
 
-    /// log2 of the elements that may be read at once and the alignment in bytes of their first.
-    fn vector(&self, pointer: &Rc<Node>, layout: &Layout) -> (usize, u32) {
-        let Item::Ptr(e) = pointer.item else { return (0, 1) };
-        let mut best = (0, e.bytes());
+    /// The element of a tile's type.
+    fn pointee(&self, pointer: &Rc<Node>) -> Result<Elem> {
+        if let Item::Ptr(e) = pointer.item { Ok(e) } else { Err(self.internal("load from numbers".into())) }
+    }
+
+    /// Reads whole vectors, masked by their first element's mask unless all are known to be inside.
+    fn load_vectors(&mut self, t: &Vector, inside: bool) -> Result<Vec<Val>> {
+        let e = self.pointee(&t.pointer)?;
+        let mut vals: Vec<Val> = Vec::new();
+        self.each(&t.pointer.shape.clone(), &t.layout, t.vector, &mut |l, regs| {
+            let all = t.positions(regs);
+            let pointer = l.eval(&t.pointer, &all[0])?;
+            let mask = match &t.mask {
+                Some(m) if !inside => Some(l.eval(m, &all[0])?).filter(|m| l.constant(*m) != Some(1)),
+                _ => None,
+            };
+            let other = match (&mask, &t.other) {
+                (None, _) => None,
+                (Some(_), Some(o)) => Some(all.iter().map(|p| l.eval(o, p)).collect::<Result<Vec<_>>>()?),
+                (Some(_), None) => Some(vec![l.bits(e, 0); all.len()]),
+            };
+            let results: Vec<Val> = all.iter().map(|_| l.fresh(Ty::Elem(e))).collect();
+            let inst = Inst::Load { place: Place::Global { pointer, align: t.align }, mask, other, volatile: t.volatile };
+            l.push(Stmt::Let { results: results.clone(), inst });
+            vals.extend(results);
+            Ok(())
+        })?;
+        Ok(vals)
+    }
+
+    /// Reads a tile whose mask may end within a vector: without masks where all of the tile is inside, else vector by vector, those at the
+    /// border element by element.
+    fn load_bordered(&mut self, t: &Vector) -> Result<Vec<Val>> {
+        let e = self.pointee(&t.pointer)?;
+        let Some(m) = t.mask.clone() else { return self.load_vectors(t, true) };
+        let vars: Vec<_> = (0..t.layout.regs()).map(|_| self.var(Ty::Elem(e), 1)).collect();
+        let whole = self.all_of(std::slice::from_ref(&m))?;
+        let inside = match whole {
+            None => None,
+            Some(condition) => {
+                self.open();
+                for (var, v) in vars.iter().zip(self.load_vectors(t, true)?) {
+                    self.effect(Effect::Set(*var, 0, v));
+                }
+                let then = self.close();
+                self.open();
+                Some((condition, then))
+            }
+        };
+        let falling = self.falling(&m, t.axis, t.vector);
+        let mut at = vars.chunks(1 << t.vector);
+        self.each(&t.pointer.shape.clone(), &t.layout, t.vector, &mut |l, regs| {
+            let vars = at.next().unwrap_or_default();
+            let all = t.positions(regs);
+            let condition = l.every(&m, &all, falling)?;
+            l.open();
+            let pointer = l.eval(&t.pointer, &all[0])?;
+            let results: Vec<Val> = all.iter().map(|_| l.fresh(Ty::Elem(e))).collect();
+            let inst = Inst::Load { place: Place::Global { pointer, align: t.align }, mask: None, other: None, volatile: t.volatile };
+            l.push(Stmt::Let { results: results.clone(), inst });
+            for (var, v) in vars.iter().zip(results) {
+                l.effect(Effect::Set(*var, 0, v));
+            }
+            let then = l.close();
+            l.open();
+            for (p, var) in all.iter().zip(vars) {
+                let (pointer, mask) = (l.eval(&t.pointer, p)?, l.eval(&m, p)?);
+                let other = t.other.as_ref().map(|o| l.eval(o, p)).transpose()?;
+                let v = l.load_scalar(pointer, Some(mask), other, t.volatile);
+                l.effect(Effect::Set(*var, 0, v));
+            }
+            let other = l.close();
+            l.push(Stmt::If { condition, uniform: false, then, other });
+            Ok(())
+        })?;
+        if let Some((condition, then)) = inside {
+            let other = self.close();
+            self.push(Stmt::If { condition, uniform: self.uniform, then, other });
+        }
+        Ok(vars.iter().map(|v| self.inst(Ty::Elem(e), Inst::Get(*v, 0))).collect())
+    }
+
+    /// Whether a mask is true at all positions of a vector.
+    fn every(&mut self, mask: &Rc<Node>, all: &[Vec<Bit>], falling: bool) -> Result<Val> {
+        if let (true, Some(last)) = (falling, all.last()) {
+            return self.eval(mask, last);
+        }
+        let mut every = self.truth(true);
+        for p in all {
+            let m = self.eval(mask, p)?;
+            every = self.and(every, m);
+        }
+        Ok(every)
+    }
+
+    /// log2 of the elements that may be read at once, the alignment in bytes of their first, the axis they lie along.
+    fn vector(&self, pointer: &Rc<Node>, layout: &Layout) -> (usize, u32, usize) {
+        let Item::Ptr(e) = pointer.item else { return (0, 1, 0) };
+        let mut best = (0, e.bytes(), pointer.shape.len() - 1);
         for (a, f) in pointer.facts.iter().enumerate() {
             let (low, high) = axis_bits(&pointer.shape, a);
             let regs = layout.vector_bits(low, high);
             let run = f.run.min(f.div / u64::from(e.bytes())).min(u64::from(16 / e.bytes())).max(1);
             let n = regs.min(run.trailing_zeros() as usize);
             if n > best.0 {
-                best = (n, e.bytes() << n);
+                best = (n, e.bytes() << n, a);
             }
         }
         best
@@ -138,11 +189,11 @@ impl Lower<'_> {
         if self.thread_bits == 0 {
             return anchor;
         }
-        let bytes = if let Item::Ptr(e) = pointer.item { e.bytes() } else { 8 };
         let axis = (0..pointer.shape.len()).max_by_key(|a| pointer.facts[*a].run).unwrap_or(0);
         let (low, high) = axis_bits(&pointer.shape, axis);
         let run = |l: &Layout| (low..high).take_while(|b| matches!(l.homes[*b], Home::Thread(_)) || l.homes[*b] == Home::Reg((*b - low) as u8)).count();
-        let enough = run(&anchor).min(log2(64 / bytes) as usize);
+        // Runs of eight elements, as the fragments of matrix units have them, are worth more than moving a tile.
+        let enough = run(&anchor).min(3);
         if pointer.facts[axis].run == 1 || run(&have) >= enough { have } else { anchor }
     }
 
@@ -150,15 +201,18 @@ impl Lower<'_> {
     pub fn store(&mut self, pointer: &Rc<Node>, value: &Rc<Node>, mask: Option<&Rc<Node>>) -> Result<()> {
         let layout = self.store_layout(pointer, value);
         self.flush_for(pointer, value, mask, &layout)?;
-        let (vector, align) = if self.thread_bits == 0 { (0, value.item.elem().map_or(8, |e| e.bytes())) } else { self.vector(pointer, &layout) };
+        let (vector, align, axis) = if self.thread_bits == 0 { (0, value.item.elem().map_or(8, |e| e.bytes()), 0) } else { self.vector(pointer, &layout) };
         for n in [Some(pointer), Some(value), mask].into_iter().flatten() {
             self.prepare(n, &self.wants(&layout, vector))?;
         }
         let constant = mask.is_none_or(|m| self.mask_runs(m, &layout) >= vector);
+        let falling = mask.is_some_and(|m| self.falling(m, axis, vector));
         let writer = self.writer(&layout);
         let bytes = align >> vector;
         let shape = pointer.shape.clone();
-        self.each_once(&shape, &layout, vector, &mut |l, regs| {
+        let mut masks: Vec<Rc<Node>> = mask.into_iter().cloned().collect();
+        self.masks_of(value, &mut masks, &mut HashSet::new());
+        self.each_once(&shape, &layout, vector, &masks, &mut |l, regs| {
             let all: Vec<Vec<Bit>> = (0..1u32 << vector).map(|n| fill(&layout, regs, n, vector)).collect();
             let first = l.eval(pointer, &all[0])?;
             let values = all.iter().map(|p| l.eval(value, p)).collect::<Result<Vec<_>>>()?;
@@ -166,21 +220,21 @@ impl Lower<'_> {
                 l.effect(Effect::Store { place: Place::Global { pointer: first, align }, values, mask: writer });
                 return Ok(());
             };
-            let masks = all.iter().map(|p| l.eval(m, p)).collect::<Result<Vec<_>>>()?;
             if constant {
-                let mask = l.both(Some(masks[0]), writer).filter(|m| l.constant(*m) != Some(1));
+                let m = l.eval(m, &all[0])?;
+                let mask = l.both(Some(m), writer).filter(|m| l.constant(*m) != Some(1));
                 l.effect(Effect::Store { place: Place::Global { pointer: first, align }, values, mask });
                 return Ok(());
             }
-            let every = masks.iter().skip(1).fold(masks[0], |a, b| l.and(a, *b));
+            let every = l.every(m, &all, falling)?;
             l.open();
             l.effect(Effect::Store { place: Place::Global { pointer: first, align }, values: values.clone(), mask: writer });
             let then = l.close();
             l.open();
-            for (i, p) in all.iter().enumerate() {
-                let pointer = l.eval(pointer, p)?;
-                let mask = l.both(Some(masks[i]), writer);
-                l.effect(Effect::Store { place: Place::Global { pointer, align: bytes }, values: vec![values[i]], mask });
+            for (p, v) in all.iter().zip(&values) {
+                let (pointer, m) = (l.eval(pointer, p)?, l.eval(m, p)?);
+                let mask = l.both(Some(m), writer);
+                l.effect(Effect::Store { place: Place::Global { pointer, align: bytes }, values: vec![*v], mask });
             }
             let other = l.close();
             l.push(Stmt::If { condition: every, uniform: false, then, other });
@@ -339,6 +393,26 @@ impl Lower<'_> {
             Item::Ptr(_) => self.inst(item_ty(item), Inst::Undef),
         };
         Ok(if ty.is_tile() { Rep::Tile(self.splat(ty.shape(), item, v)) } else { Rep::Scalar(v) })
+    }
+}
+
+/// A tile to be read in vectors.
+struct Vector {
+    pointer: Rc<Node>,
+    mask: Option<Rc<Node>>,
+    other: Option<Rc<Node>>,
+    /// log2 of the elements read at once.
+    vector: usize,
+    align: u32,
+    axis: usize,
+    volatile: bool,
+    layout: Layout,
+}
+
+impl Vector {
+    /// Positions of the elements of one vector.
+    fn positions(&self, regs: &[Bit]) -> Vec<Vec<Bit>> {
+        (0..1u32 << self.vector).map(|n| fill(&self.layout, regs, n, self.vector)).collect()
     }
 }
 

@@ -5,13 +5,15 @@ use std::rc::Rc;
 
 use crate::Elem;
 use crate::error::Result;
+use crate::lower::dot_scaled::ScaledFactor;
 use crate::lower::facts::{self, MAX_DIV};
 use crate::lower::layout::{Layout, shape_bits};
 use crate::lower::node::{Kind, Node, Src, item_ty};
-use crate::lower::prim::{Prim, extern_prim};
+use crate::lower::prim::Prim;
 use crate::lower::{DEEP, Lower, Rep};
 use crate::thread::{Effect, Inst, Ty, Val};
-use crate::tile::{Binary, Block, Cast, Item, Literal, Op, OpKind, Type, Value};
+use crate::tile::print::op_name;
+use crate::tile::{libdevice, Binary, Block, Cast, Item, Literal, Op, OpKind, Type, Value};
 
 impl Lower<'_> {
     /// Lowers the operations of a block up to its terminator; returns the terminator's operands.
@@ -33,7 +35,7 @@ impl Lower<'_> {
             if matches!(op.kind, OpKind::Yield | OpKind::Return | OpKind::Condition) {
                 return Ok(op.operands.clone());
             }
-            self.at = (name(&op.kind), op.loc);
+            self.at = (op_name(&op.kind).to_owned(), op.loc);
             self.op(op)?;
             for v in &ends[i] {
                 self.env.remove(v);
@@ -114,7 +116,12 @@ impl Lower<'_> {
             OpKind::Cast(c) => self.elementwise(Prim::Cast(*c), &ty, args)?,
             OpKind::AddPtr => self.elementwise(Prim::AddPtr, &ty, args)?,
             OpKind::Extern(symbol) => {
-                let prim = extern_prim(symbol).ok_or_else(|| self.unsupported(format!("no known function '{symbol}'")))?;
+                let prim = match libdevice::operation(symbol) {
+                    Some(OpKind::Fma) => Prim::Fma,
+                    Some(OpKind::Unary(u)) => Prim::Unary(u),
+                    Some(OpKind::Binary(b)) => Prim::Binary(b),
+                    _ => return Err(self.unsupported(format!("no known function '{symbol}'"))),
+                };
                 self.elementwise(prim, &ty, args)?
             }
             OpKind::Load { mask, other, volatile, .. } => {
@@ -153,9 +160,19 @@ impl Lower<'_> {
                 }
                 return Ok(());
             }
-            OpKind::Dot { .. } => {
+            OpKind::Dot { precision } => {
                 let (a, b, c) = (self.tile(args[0])?, self.tile(args[1])?, self.tile(args[2])?);
-                Rep::Tile(self.dot(&a, &b, &c)?)
+                Rep::Tile(self.dot(&a, &b, &c, *precision)?)
+            }
+            OpKind::DotScaled { formats, scales, pack_k } => {
+                let c = self.tile(args[2])?;
+                let mut rest = args[3..].iter();
+                let mut factor = |l: &Self, i: usize| -> Result<ScaledFactor<'_>> {
+                    let scale = if scales[i] { rest.next().map(|s| l.tile(*s)).transpose()? } else { None };
+                    Ok(ScaledFactor { elements: l.tile(args[i])?, scale, format: &formats[i], pack_k: pack_k[i], right: i == 1 })
+                };
+                let factors = [factor(self, 0)?, factor(self, 1)?];
+                Rep::Tile(self.dot_scaled(factors, &c)?)
             }
             OpKind::Gather(axis) => {
                 let (source, indices) = (self.tile(args[0])?, self.tile(args[1])?);
@@ -167,7 +184,7 @@ impl Lower<'_> {
                 Rep::Tile(self.histogram(&source, mask.as_ref(), &ty)?)
             }
             OpKind::For { .. } | OpKind::If | OpKind::While => return self.control(op),
-            other => return Err(self.unsupported(format!("{} is not lowered", name(other)))),
+            other => return Err(self.unsupported(format!("{} is not lowered", op_name(other)))),
         };
         self.define(result, rep)
     }
@@ -210,7 +227,7 @@ impl Lower<'_> {
             OpKind::Print(_) | OpKind::Assume => Ok(()),
             OpKind::For { .. } | OpKind::If | OpKind::While => self.control(op),
             _ if !op.kind.has_effect() => Ok(()),
-            other => Err(self.unsupported(format!("{} is not lowered", name(other)))),
+            other => Err(self.unsupported(format!("{} is not lowered", op_name(other)))),
         }
     }
 
@@ -273,10 +290,56 @@ impl Lower<'_> {
                 let v = self.scalar_prim(prim, from, to, &values)?;
                 return Ok(Rep::Tile(self.splat(ty.shape(), to, v)));
             }
+            if let (Prim::AddPtr, Kind::Splat(base)) = (prim, &operands[0].kind) {
+                return Ok(Rep::Tile(self.address(ty.shape(), from, *base, &operands[1])?));
+            }
             return Ok(Rep::Tile(self.map(ty.shape(), to, prim, operands)));
         }
         let values = args.iter().map(|a| self.scalar(*a)).collect::<Result<Vec<_>>>()?;
         Ok(Rep::Scalar(self.scalar_prim(prim, from, to, &values)?))
+    }
+
+    /// Base + offsets with what is equal in all offsets added to the base once; offsets of 32 bits do not wrap within a tile.
+    fn address(&mut self, shape: &[u32], item: Item, base: Val, offsets: &Rc<Node>) -> Result<Rc<Node>> {
+        let (mut base, mut offsets) = (base, Rc::clone(offsets));
+        while let Some((part, elem, rest)) = self.peel(&offsets, 0)? {
+            base = self.scalar_prim(Prim::AddPtr, item, item, &[base, part])?;
+            debug_assert!(elem.is_int(), "offsets are integers");
+            offsets = rest;
+        }
+        let base = self.splat(shape, item, base);
+        Ok(self.map(shape, item, Prim::AddPtr, vec![base, offsets]))
+    }
+
+    /// Splits equal elements off a sum: their value, its type, and the rest.
+    fn peel(&mut self, node: &Rc<Node>, depth: u32) -> Result<Option<(Val, Elem, Rc<Node>)>> {
+        let Some(elem) = node.item.elem().filter(|_| depth < 8 && node.versions.borrow().is_empty()) else { return Ok(None) };
+        match &node.kind {
+            Kind::Map(Prim::Binary(Binary::AddI), a) => {
+                for (this, other) in [(0, 1), (1, 0)] {
+                    if let Kind::Splat(v) = a[this].kind {
+                        return Ok((self.constant(v) != Some(0)).then(|| (v, elem, Rc::clone(&a[other]))));
+                    }
+                }
+                for (this, other) in [(0, 1), (1, 0)] {
+                    if let Some((v, e, rest)) = self.peel(&a[this], depth + 1)? {
+                        let sum = self.map(&node.shape, node.item, Prim::Binary(Binary::AddI), vec![rest, Rc::clone(&a[other])]);
+                        return Ok(Some((v, e, sum)));
+                    }
+                }
+                Ok(None)
+            }
+            Kind::View(srcs, a) => {
+                let Some((v, e, rest)) = self.peel(a, depth + 1)? else { return Ok(None) };
+                Ok(Some((v, e, self.view(&node.shape, srcs.clone(), &rest, node.facts.clone()))))
+            }
+            Kind::Map(Prim::Cast(Cast::ExtS), a) => {
+                let Some((v, e, rest)) = self.peel(&a[0], depth + 1)? else { return Ok(None) };
+                let wide = self.scalar_prim(Prim::Cast(Cast::ExtS), Item::Elem(e), node.item, &[v])?;
+                Ok(Some((wide, elem, self.map(&node.shape, node.item, Prim::Cast(Cast::ExtS), vec![rest]))))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// An operation on scalars, with what follows for divisibility.
@@ -342,24 +405,4 @@ pub(super) fn uses(op: &Op, f: &mut dyn FnMut(Value)) {
     for region in &op.regions {
         region.ops.iter().for_each(|o| uses(o, f));
     }
-}
-
-/// The name of an operation in messages.
-pub(super) fn name(kind: &OpKind) -> String {
-    let debug = format!("{kind:?}");
-    let end = debug.find(|c: char| !c.is_alphanumeric()).unwrap_or(debug.len());
-    let mut snake = String::new();
-    for (i, c) in debug[..end].chars().enumerate() {
-        if c.is_uppercase() && i > 0 {
-            snake.push('_');
-        }
-        snake.extend(c.to_lowercase());
-    }
-    let dialect = match kind {
-        OpKind::For { .. } | OpKind::If | OpKind::While | OpKind::Condition | OpKind::Yield => "scf",
-        OpKind::Constant(_) | OpKind::Binary(_) | OpKind::CmpI(_) | OpKind::CmpF(_) | OpKind::Select | OpKind::Cast(_) => "arith",
-        OpKind::Unary(_) | OpKind::Fma => "math",
-        _ => "tt",
-    };
-    format!("{dialect}.{snake}")
 }

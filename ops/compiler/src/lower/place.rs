@@ -90,15 +90,16 @@ impl Lower<'_> {
     }
 
     /// As `each`, for loops that pass every register once: values wanted again are stored on the way.
-    pub fn each_once(&mut self, shape: &[u32], layout: &Layout, group: usize, f: &mut dyn FnMut(&mut Self, &[Bit]) -> Result<()>) -> Result<()> {
+    pub fn each_once(&mut self, shape: &[u32], layout: &Layout, group: usize, masks: &[Rc<Node>], f: &mut dyn FnMut(&mut Self, &[Bit]) -> Result<()>) -> Result<()> {
         if !self.rolled(layout) || group > 0 {
             return self.each(shape, layout, group, f);
         }
-        let outer = self.tee.replace(Tee { len: layout.regs(), ..Tee::default() });
-        let inner = layout.clone();
-        self.each(shape, layout, group, &mut |l, regs| {
-            l.tee_here(&inner, regs);
-            f(l, regs)
+        let outer = self.tee_start(layout);
+        self.versioned(masks, &mut |l| {
+            l.each(shape, layout, group, &mut |l, regs| {
+                l.tee_here(layout, regs);
+                f(l, regs)
+            })
         })?;
         self.tee_end(layout, outer);
         Ok(())
@@ -201,7 +202,14 @@ impl Lower<'_> {
                 inner[..*pack].fill(Want::Const);
                 operands.iter().try_for_each(|o| self.prepare_in(o, &inner, seen))
             }
-            Kind::Stored => Err(self.internal(format!("tile {} of shape {:?} was never stored", node.id, node.shape))),
+            Kind::Stored => match self.fragments.get(&node.id).cloned() {
+                Some(fragments) => {
+                    self.out_of_fragments(node, &fragments)?;
+                    seen.remove(&(node.id, wants.to_vec()));
+                    self.prepare_in(node, wants, seen)
+                }
+                None => Err(self.internal(format!("tile {} of shape {:?} was never stored", node.id, node.shape))),
+            },
         }
     }
 
@@ -216,7 +224,9 @@ impl Lower<'_> {
         }
         if self.rolled(layout) {
             let slot = self.slot(item_ty(node.item), layout.regs());
-            self.each_once(&node.shape, layout, 0, &mut |l, regs| {
+            let mut masks = Vec::new();
+            self.masks_of(node, &mut masks, &mut HashSet::new());
+            self.each_once(&node.shape, layout, 0, &masks, &mut |l, regs| {
                 let v = l.eval(node, &layout.pos(regs))?;
                 l.set_at(slot.var, regs, v);
                 Ok(())
@@ -341,7 +351,8 @@ impl Lower<'_> {
         Ok(Scratch::Shared(scratch))
     }
 
-    fn eval_version(&mut self, node: &Rc<Node>, version: &Version, regs: &[Bit]) -> Result<Val> {
+    /// The register of a version with the given bits.
+    pub fn eval_version(&mut self, node: &Rc<Node>, version: &Version, regs: &[Bit]) -> Result<Val> {
         Ok(match &version.storage {
             Storage::Vals(v) => v[number(regs)],
             Storage::Array(slot) => self.get_at(slot.var, regs, item_ty(node.item)),
@@ -361,6 +372,14 @@ impl Lower<'_> {
                 self.bits_as(item, v)
             }
         }
+    }
+
+    /// Reads consecutive elements of shared memory, from a multiple of their number on.
+    pub fn peek_many(&mut self, array: Shared, item: Item, index: Val, count: usize) -> Vec<Val> {
+        let results: Vec<Val> = (0..count).map(|_| self.fresh(Ty::Elem(raw(item)))).collect();
+        let inst = Inst::Load { place: Place::Shared { array, index }, mask: None, other: None, volatile: false };
+        self.push(Stmt::Let { results: results.clone(), inst });
+        results.into_iter().map(|v| self.bits_as(item, v)).collect()
     }
 
     /// A shared array of at least `len` elements, ready to be written: whoever read it before is through.

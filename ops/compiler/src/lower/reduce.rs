@@ -1,5 +1,6 @@
 //! Reductions: within a thread, then over lanes by shuffles, then over subgroups through shared memory; the order is fixed.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use crate::Elem;
@@ -282,12 +283,28 @@ impl Lower<'_> {
             self.prepare(o, &self.wants(&layout, 0))?;
         }
         let (low, high) = axis_bits(&shape, axis);
-        let (lanes, split) = if low == 0 { (LANES.min(high), LANES.min(high)) } else { (0, low) };
+        let split = if low == 0 { LANES.min(high) } else { low };
         let outer_bits = layout.homes.len() - high;
-        let lead: usize = if low == 0 { lanes } else { low };
+        let lead = split;
         let slots: Vec<Rc<Slot>> = operands.iter().map(|o| self.slot(item_ty(o.item), 1 << lead)).collect();
         let results: Vec<Rc<Slot>> = operands.iter().map(|o| self.slot(item_ty(o.item), 1 << (outer_bits + low))).collect();
         let saved = self.tee_start(&layout);
+        let mut masks = Vec::new();
+        for o in operands {
+            self.masks_of(o, &mut masks, &mut HashSet::new());
+        }
+        self.versioned(&masks, &mut |l| l.reduce_lines(operands, region, (low, high, split, lead), &slots, &results))?;
+        self.tee_end(&layout, saved);
+        let inner = Layout::registers(layout.homes.len() - (high - low));
+        Ok(operands.iter().zip(results).map(|(o, s)| self.stored(rest, o.item, inner.clone(), Storage::Array(s))).collect())
+    }
+
+    fn reduce_lines(
+        &mut self, operands: &[Rc<Node>], region: &Block, (low, high, split, lead): (usize, usize, usize, usize), slots: &[Rc<Slot>], results: &[Rc<Slot>],
+    ) -> Result<()> {
+        let layout = Layout::registers(operands[0].bits());
+        let outer_bits = layout.homes.len() - high;
+        let lanes = lead;
         self.counted(outer_bits, true, |l, outer| -> Result<()> {
             let mut regs = vec![Bit::Zero; layout.homes.len()];
             regs[high..].copy_from_slice(outer);
@@ -295,7 +312,7 @@ impl Lower<'_> {
                 let mut regs = regs.clone();
                 regs[..lead].copy_from_slice(inner);
                 l.tee_here(&layout, &regs);
-                for (o, s) in operands.iter().zip(&slots) {
+                for (o, s) in operands.iter().zip(slots) {
                     let v = l.eval(o, &layout.pos(&regs))?;
                     l.set_at(s.var, inner, v);
                 }
@@ -308,14 +325,14 @@ impl Lower<'_> {
                     l.counted(lead, true, |l, inner| {
                         regs[..lead].copy_from_slice(inner);
                         l.tee_here(&layout, &regs);
-                        l.accumulate(operands, region, &slots, inner, &layout.pos(&regs))
+                        l.accumulate(operands, region, slots, inner, &layout.pos(&regs))
                     })
                 })?;
             }
             if low > 0 {
                 l.counted(low, true, |l, inner| {
                     let at: Vec<Bit> = inner.iter().chain(outer).copied().collect();
-                    for ((o, s), r) in operands.iter().zip(&slots).zip(&results) {
+                    for ((o, s), r) in operands.iter().zip(slots).zip(results) {
                         let v = l.get_at(s.var, inner, item_ty(o.item));
                         l.set_at(r.var, &at, v);
                     }
@@ -325,7 +342,7 @@ impl Lower<'_> {
             let mut level: Vec<Vec<Val>> = (0..1u32 << lanes)
                 .map(|n| {
                     let bits = const_bits(n, lanes);
-                    operands.iter().zip(&slots).map(|(o, s)| l.get_at(s.var, &bits, item_ty(o.item))).collect()
+                    operands.iter().zip(slots).map(|(o, s)| l.get_at(s.var, &bits, item_ty(o.item))).collect()
                 })
                 .collect();
             while level.len() > 1 {
@@ -336,10 +353,7 @@ impl Lower<'_> {
                 l.set_at(r.var, outer, *v);
             }
             Ok(())
-        })?;
-        self.tee_end(&layout, saved);
-        let inner = Layout::registers(layout.homes.len() - (high - low));
-        Ok(operands.iter().zip(results).map(|(o, s)| self.stored(rest, o.item, inner.clone(), Storage::Array(s))).collect())
+        })
     }
 }
 

@@ -14,9 +14,8 @@ use crate::tile::{Block, Function, Item, MAX_TILE_ELEMS, Op, OpKind, Program, Ty
 pub fn verify(program: &Program) -> Result<()> {
     let mut names = HashSet::new();
     for function in &program.functions {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'$' | b'-');
-        if function.name.is_empty() || !function.name.bytes().all(plain) {
-            return Err(of_function(function, "its name must be of letters, digits, '_', '.', '$' and '-'".into()));
+        if function.name.is_empty() || function.name.contains(|c: char| c.is_control() || matches!(c, '"' | '\\')) {
+            return Err(of_function(function, "its name must be neither empty nor hold quotes, backslashes or control characters".into()));
         }
         if !names.insert(function.name.as_str()) {
             return Err(of_function(function, "there are two of this name".into()));

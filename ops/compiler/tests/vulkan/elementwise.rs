@@ -222,7 +222,7 @@ fn products_are_added_without_rounding_in_between() {
         let mut all = values(elem);
         if small {
             let (mask, least) = if elem == Elem::F64 { (u64::MAX, 1022 << 52) } else { (u32::MAX.into(), 126 << 23) };
-            all.extend([1, 3, 0xffff, (least >> 4) + 1, least + 5, mask >> 1 >> 9 | 1 << 20].iter().flat_map(|v| [*v, mask - (mask >> 1) | v]));
+            all.extend([1, 3, 0xffff, (least >> 4) + 1, least + 5, mask >> 1 >> 9 | 1 << 20].iter().flat_map(|v| [*v, (mask - (mask >> 1)) | v]));
         }
         let cross = all.len() * all.len();
         let third: Vec<u64> = (0..cross).map(|i| all[(i * 7 + i / all.len()) % all.len()]).collect();

@@ -1,9 +1,14 @@
 //! Thread programs as SPIR-V: checked by spirv-val, run on the best Vulkan device, compared with the thread interpreter.
 
+mod cases;
 mod device;
 mod elementwise;
 mod first;
 mod flow;
+mod matrix;
 mod memory;
+mod random;
+#[path = "../support/mod.rs"]
+mod shared;
 #[path = "../../../../backends/vulkan/tests/support/mod.rs"]
 mod support;

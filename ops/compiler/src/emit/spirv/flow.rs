@@ -121,17 +121,23 @@ impl Emitter<'_> {
             return unsupported("scf.for", format!("kernel '{}' counts in {elem}; i32 and i64 are possible", self.kernel.name));
         }
         let ty = self.elem(elem);
-        let [header, test, first, next, merge, i, following] = [0; 7].map(|_| self.m.id());
+        let less = if unsigned { Op::ULessThan } else { Op::SLessThan };
+        let [header, test, first, next, merge, i, following, more, again] = [0; 9].map(|_| self.m.id());
+        let (at_start, simple) = (self.m.op(less, self.m.bool, &[self.id(low), self.id(high)]), self.stays_in_range(elem, high, step, unsigned));
         let before = self.m.block;
         self.m.jump(header);
         self.m.label(header);
         self.m.effect_with(Op::Phi, ty, i, &[self.id(low), before, following, next]);
+        if !simple {
+            self.m.effect_with(Op::Phi, self.m.bool, more, &[at_start, before, again, next]);
+        }
         let control = if unroll > 0 { LoopControl::UNROLL } else { LoopControl::NONE };
         self.m.effect(Op::LoopMerge, &[merge, next, control.bits()]);
         self.m.jump(test);
         self.m.label(test);
-        let op = if unsigned { Op::ULessThan } else { Op::SLessThan };
-        let more = self.m.op(op, self.m.bool, &[i, self.id(high)]);
+        if simple {
+            self.m.effect_with(less, self.m.bool, more, &[i, self.id(high)]);
+        }
         self.m.choose(more, first, merge);
         self.m.label(first);
         self.values[index.0 as usize] = i;
@@ -139,9 +145,24 @@ impl Emitter<'_> {
         self.m.jump(next);
         self.m.label(next);
         self.m.effect_with(Op::IAdd, ty, following, &[i, self.id(step)]);
+        if !simple {
+            // The index may wrap around past the bound; what is left before it does not.
+            let left = self.m.op(Op::ISub, ty, &[self.id(high), i]);
+            self.m.effect_with(Op::UGreaterThan, self.m.bool, again, &[left, self.id(step)]);
+        }
         self.m.jump(header);
         self.m.label(merge);
         Ok(())
+    }
+
+    /// Whether a loop's index is known not to wrap around.
+    fn stays_in_range(&self, elem: Elem, high: Val, step: Val, unsigned: bool) -> bool {
+        let (Some(high), Some(step)) = (self.constants.get(&high), self.constants.get(&step)) else { return false };
+        let most = if elem == Elem::I64 { u64::MAX } else { u64::from(u32::MAX) };
+        let most = if unsigned { most } else { most >> 1 };
+        // A negative bound is far from the greatest number.
+        let far = !unsigned && *high > most;
+        far || high.checked_add(*step).is_some_and(|end| end <= most)
     }
 
     /// Runs `body` only where the mask is true; its results, or `other`.

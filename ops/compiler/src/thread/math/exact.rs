@@ -128,6 +128,6 @@ pub fn remainder<'m>(a: Num<'m>, b: Num<'m>) -> Num<'m> {
     let bits = r.is(0).select(math.int(0), bits);
     let infinity = infinity_bits(math);
     let bits = x.magnitude.less(y.magnitude).select(x.magnitude, bits);
-    let invalid = y.magnitude.is(0).any(infinity.less(x.magnitude + 1)).any(infinity.less(y.magnitude));
+    let invalid = y.magnitude.is(0).any(x.magnitude.less(infinity).not()).any(infinity.less(y.magnitude));
     invalid.select(math.nan(), bits.as_float().with_sign_of(a))
 }

@@ -2,7 +2,8 @@
 //!
 //! Vulkan promises little of its functions: sines within 2^-11, exponentials within 3 + 2·|x| units in the last place, quotients within 2.5
 //! and roots within more, and nothing at all for f64. Here they stay within two units over the whole range, and quotients, square roots and
-//! remainders are exact; sums and products rounded once are all that is relied on. The other formats have what they need.
+//! remainders are exact; sums and products rounded once are all that is relied on. OpenCL's quotients and square roots of f32 are as vague, the
+//! rest of its functions good enough. The other formats have what they need.
 
 mod error;
 mod exact;
@@ -23,30 +24,35 @@ use number::{Math, Num};
 /// Rewrites the functions of a kernel that the target's format lacks. Does nothing twice: what it writes it never rewrites, but a kernel is to
 /// be expanded once, as estimates in the expansion look like what they estimate.
 pub fn expand(kernel: &mut Kernel, target: &Target) {
-    if target.format != KernelFormat::SPIRV_VULKAN {
-        return;
-    }
+    let lacks: Lacks = match target.format {
+        KernelFormat::SPIRV_VULKAN => |_, _| true,
+        KernelFormat::OPENCL_C => |inst, elem| elem == Elem::F32 && matches!(inst, Inst::Binary(Binary::DivF, ..) | Inst::Unary(Unary::Sqrt, _)),
+        _ => return,
+    };
     let body = core::mem::take(&mut kernel.body);
-    kernel.body = list(kernel, body);
+    kernel.body = list(kernel, body, lacks);
 }
 
-fn list(kernel: &mut Kernel, body: Vec<Stmt>) -> Vec<Stmt> {
+/// Whether a format lacks an instruction on floats of a type; asked of those that can be written out.
+type Lacks = fn(&Inst, Elem) -> bool;
+
+fn list(kernel: &mut Kernel, body: Vec<Stmt>, lacks: Lacks) -> Vec<Stmt> {
     let mut out = Vec::with_capacity(body.len());
     for stmt in body {
         match stmt {
-            Stmt::Let { results, inst } => match results.first().and_then(|r| written(kernel, *r, &inst)) {
+            Stmt::Let { results, inst } => match results.first().and_then(|r| written(kernel, *r, &inst, lacks)) {
                 Some(statements) => out.extend(statements),
                 None => out.push(Stmt::Let { results, inst }),
             },
             Stmt::If { condition, uniform, then, other } => {
-                let (then, other) = (list(kernel, then), list(kernel, other));
+                let (then, other) = (list(kernel, then, lacks), list(kernel, other, lacks));
                 out.push(Stmt::If { condition, uniform, then, other });
             }
             Stmt::For { index, low, high, step, unsigned, uniform, unroll, body } => {
-                let body = list(kernel, body);
+                let body = list(kernel, body, lacks);
                 out.push(Stmt::For { index, low, high, step, unsigned, uniform, unroll, body });
             }
-            Stmt::Loop { uniform, body } => out.push(Stmt::Loop { uniform, body: list(kernel, body) }),
+            Stmt::Loop { uniform, body } => out.push(Stmt::Loop { uniform, body: list(kernel, body, lacks) }),
             other => out.push(other),
         }
     }
@@ -54,13 +60,16 @@ fn list(kernel: &mut Kernel, body: Vec<Stmt>) -> Vec<Stmt> {
 }
 
 /// The statements that define `result` as an instruction would, where the instruction is to be replaced.
-fn written(kernel: &mut Kernel, result: Val, inst: &Inst) -> Option<Vec<Stmt>> {
+fn written(kernel: &mut Kernel, result: Val, inst: &Inst, lacks: Lacks) -> Option<Vec<Stmt>> {
     let (operand, second) = match inst {
         Inst::Unary(_, a) => (*a, *a),
         Inst::Binary(_, a, b) => (*a, *b),
         _ => return None,
     };
     let Ty::Elem(elem @ (Elem::F32 | Elem::F64)) = kernel.ty(operand) else { return None };
+    if !lacks(inst, elem) {
+        return None;
+    }
     let one = if let Inst::Unary(op, _) = inst { Some(of_one(*op)?) } else { None };
     let two = if let Inst::Binary(op, ..) = inst { Some(of_two(*op)?) } else { None };
     let math = Math::new(core::mem::replace(kernel, Kernel::new("", 1, 0)), elem);

@@ -284,6 +284,8 @@ fn other_formats_keep_their_functions() {
     let before = k.clone();
     expand(&mut k, &Target { format: KernelFormat::C, ..vulkan() });
     assert_eq!(k, before);
+    expand(&mut k, &Target { format: KernelFormat::OPENCL_C, ..vulkan() });
+    assert_eq!(k, before);
     expand(&mut k, &vulkan());
     assert!(!k.to_string().contains(" exp "));
 }

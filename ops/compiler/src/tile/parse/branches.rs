@@ -39,6 +39,8 @@ pub(super) struct Body<'a> {
 /// What structuring carries along.
 struct Walk<'f> {
     function: &'f mut Function,
+    /// Types of what is returned or yielded at the exit.
+    gives: Vec<Type>,
     /// New names of values in what is being written.
     names: HashMap<Value, Value>,
     /// By block: the block where its ways meet again, `exit` if none.
@@ -57,20 +59,22 @@ impl<'a> Body<'a> {
         self.nodes.iter().any(|n| n.label == label)
     }
 
-    /// One block with regions instead of branches.
-    pub(super) fn structure(mut self, function: &mut Function) -> Result<Block> {
+    /// One block with regions instead of branches; blocks without a branch end in `end`.
+    pub(super) fn structure(mut self, function: &mut Function, end: &OpKind) -> Result<Block> {
         if self.nodes.len() == 1 && self.nodes[0].branch.is_none() {
             let node = self.nodes.remove(0);
             return Ok(Block { args: node.args, ops: node.ops });
         }
+        let mut leaves = self.nodes.iter().filter(|n| n.branch.is_none()).filter_map(|n| n.ops.last());
+        let gives = leaves.next().map_or_else(Vec::new, |op| op.operands.iter().map(|v| function.ty(*v).clone()).collect());
         let labels: HashMap<&str, usize> = self.nodes.iter().enumerate().skip(1).map(|(i, n)| (n.label, i)).collect();
         let mut next = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             let mut targets = Vec::new();
             match &node.branch {
-                None if !node.ops.last().is_some_and(|op| op.kind == OpKind::Return) => {
+                None if !node.ops.last().is_some_and(|op| op.kind == *end) => {
                     let loc = node.ops.last().map_or(Loc::default(), |op| op.loc);
-                    return Err(CompileError::invalid("tt.func", loc, "a block ends without a branch or tt.return"));
+                    return Err(CompileError::invalid("tt.func", loc, "a block ends without a branch, a return or a yield"));
                 }
                 None => {}
                 Some(branch) => {
@@ -93,10 +97,10 @@ impl<'a> Body<'a> {
             CompileError::unsupported("cf.br", self.nodes[0].branch.as_ref().map_or(Loc::default(), |b| b.loc), "a loop made of branches")
         })?;
         let join = joins(&next, &order);
-        let mut walk = Walk { function, names: HashMap::new(), join, next, count: 0 };
+        let mut walk = Walk { function, gives, names: HashMap::new(), join, next, count: 0 };
         let mut ops = Vec::new();
         let values = self.write(&mut walk, 0, self.nodes.len(), &mut ops, 0)?;
-        ops.push(Op { kind: OpKind::Return, operands: values, results: vec![], regions: vec![], loc: Loc::default() });
+        ops.push(Op { kind: end.clone(), operands: values, results: vec![], regions: vec![], loc: Loc::default() });
         Ok(Block { args: self.nodes.remove(0).args, ops })
     }
 
@@ -129,7 +133,7 @@ impl<'a> Body<'a> {
             let join = walk.join[at];
             let condition = walk.renamed(&[condition])[0];
             let types: Vec<Type> = if join == exit {
-                walk.function.results.clone()
+                walk.gives.clone()
             } else {
                 self.nodes[join].args.iter().map(|a| walk.function.ty(*a).clone()).collect()
             };
@@ -146,7 +150,7 @@ impl<'a> Body<'a> {
                 };
                 let fits = operands.len() == types.len() && operands.iter().zip(&types).all(|(v, t)| walk.function.ty(*v) == t);
                 if !fits {
-                    return Err(CompileError::invalid("tt.return", branch.loc, "the values returned are not what the function states"));
+                    return Err(CompileError::invalid("tt.return", branch.loc, "two ways return values of different types"));
                 }
                 ops.push(Op { kind: OpKind::Yield, operands, results: vec![], regions: vec![], loc: branch.loc });
                 regions.push(Block { args: vec![], ops });

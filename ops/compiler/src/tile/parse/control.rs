@@ -176,7 +176,7 @@ impl<'a> Parser<'a> {
     fn inside(&mut self, args: Vec<Value>) -> Result<Block> {
         let loc = self.s.loc();
         let mut ops = self.ops()?;
-        if self.s.text.as_bytes().get(self.s.pos.wrapping_sub(1)) != Some(&b'}') {
+        if self.branches.take().is_some() || !self.closed() {
             return Err(self.s.unsupported("branches inside a region"));
         }
         if !ops.last().is_some_and(|op| matches!(op.kind, OpKind::Yield | OpKind::Condition | OpKind::Return)) {
@@ -185,12 +185,17 @@ impl<'a> Parser<'a> {
         Ok(Block { args, ops })
     }
 
-    /// The inside of a region that may begin with `^bb0(%a: type, …):`.
+    /// The inside of a region that may begin with `^bb0(%a: type, …):` and may have branches.
     pub(super) fn labelled_region(&mut self) -> Result<Block> {
         self.scoped(|p| {
-            let args = if p.s.peek() == b'^' { p.label()?.1 } else { Vec::new() };
-            p.inside(args)
+            let (label, args) = if p.s.peek() == b'^' { p.label()? } else { ("", Vec::new()) };
+            p.blocks(label, args, &OpKind::Yield)
         })
+    }
+
+    /// Whether the brace that ends a region was taken last.
+    fn closed(&self) -> bool {
+        self.s.text.as_bytes().get(self.s.pos.wrapping_sub(1)) == Some(&b'}')
     }
 
     /// `^bb1(%a: type loc(…), …):`.
@@ -214,31 +219,30 @@ impl<'a> Parser<'a> {
         Ok((name, args))
     }
 
-    /// The body of a function: one block, or blocks with branches.
+    /// The body of a function.
     pub(super) fn function_body(&mut self) -> Result<()> {
         self.s.expect("{")?;
+        let args = self.function.body.args.clone();
+        self.function.body = self.blocks("", args, &OpKind::Return)?;
+        self.s.operation = "tt.func".into();
+        Ok(())
+    }
+
+    /// One block, or blocks with branches, up to the closing brace.
+    fn blocks(&mut self, mut label: &'a str, mut args: Vec<Value>, end: &OpKind) -> Result<Block> {
         let mut body = Body::default();
-        let mut label = "";
-        let mut args = self.function.body.args.clone();
         loop {
-            let (ops, branch) = self.scopeless_block()?;
+            let ops = self.ops()?;
+            let branch = self.branches.take();
             body.push(label, args, ops, branch);
-            if self.s.text.as_bytes().get(self.s.pos.wrapping_sub(1)) == Some(&b'}') {
-                break;
+            if self.closed() {
+                return body.structure(&mut self.function, end);
             }
             (label, args) = self.label()?;
             if body.has(label) {
                 return Err(self.s.error(format!("block ^{label} is defined twice")));
             }
         }
-        self.s.operation = "tt.func".into();
-        self.function.body = body.structure(&mut self.function)?;
-        Ok(())
-    }
-
-    fn scopeless_block(&mut self) -> Result<(Vec<Op>, Option<Terminator<'a>>)> {
-        let ops = self.ops()?;
-        Ok((ops, self.branches.take()))
     }
 
     /// Reads `cf.br` and `cf.cond_br`; false for other operations.
@@ -260,9 +264,6 @@ impl<'a> Parser<'a> {
             }
             _ => return Ok(false),
         };
-        if self.depth > 0 {
-            return Err(self.s.unsupported("branches inside a region"));
-        }
         self.skip_attrs()?;
         self.s.skip_loc()?;
         self.branches = Some(terminator);

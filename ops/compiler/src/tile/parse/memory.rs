@@ -59,7 +59,14 @@ impl Parser<'_> {
             "tt.descriptor_reduce" => {
                 let rmw = self.rmw()?;
                 self.s.expect(",")?;
-                self.descriptor_store(OpKind::DescriptorReduce(rmw))?
+                let mut parsed = self.descriptor_store(OpKind::DescriptorReduce(rmw))?;
+                // Elsewhere the operation says whether it is of unsigned numbers, here the descriptor's type.
+                parsed.kind = OpKind::DescriptorReduce(match rmw {
+                    Rmw::Max if self.s.unsigned => Rmw::UMax,
+                    Rmw::Min if self.s.unsigned => Rmw::UMin,
+                    other => other,
+                });
+                parsed
             }
             "tt.descriptor_gather" => {
                 let operands = self.descriptor_and_indices()?;
@@ -160,6 +167,7 @@ impl Parser<'_> {
         self.s.expect(",")?;
         operands.insert(1, self.value()?);
         self.skip_attrs()?;
+        self.s.unsigned = false;
         let typed = [operands[0], operands[1]];
         self.colon_types(&typed)?;
         Ok(Parsed::new(kind, operands, vec![]))

@@ -62,12 +62,14 @@ pub(super) struct Scanner<'a> {
     pub(super) operation: String,
     /// Where it begins; line 0: none is being read.
     pub(super) begin: Loc,
+    /// The descriptor type read last is of unsigned integers.
+    pub(super) unsigned: bool,
 }
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a str) -> Scanner<'a> {
         let lines = core::iter::once(0).chain(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1)).collect();
-        Scanner { text, pos: 0, lines, operation: String::new(), begin: Loc::default() }
+        Scanner { text, pos: 0, lines, operation: String::new(), begin: Loc::default(), unsigned: false }
     }
 
     /// Line and column of the next character that is not white space.

@@ -74,11 +74,11 @@ impl Scanner<'_> {
         let (shape, item) = if self.at("<tensor") {
             self.expect("<")?;
             self.eat_word("tensor");
-            let body = self.tile_body()?;
+            let body = self.tile_body_of(Self::signed_elem)?;
             self.expect(">")?;
             body
         } else {
-            self.tile_body()?
+            self.tile_body_of(Self::signed_elem)?
         };
         match item {
             Item::Elem(elem) => Ok(Type::Descriptor(shape, elem)),
@@ -88,6 +88,10 @@ impl Scanner<'_> {
 
     /// `<128x64xf32>`.
     fn tile_body(&mut self) -> Result<(Vec<u32>, Item)> {
+        self.tile_body_of(Self::elem)
+    }
+
+    fn tile_body_of(&mut self, elem: fn(&mut Self) -> Result<Elem>) -> Result<(Vec<u32>, Item)> {
         self.expect("<")?;
         self.space();
         let mut shape = Vec::new();
@@ -116,13 +120,22 @@ impl Scanner<'_> {
                 _ => return Err(self.unsupported("a tile of block pointers")),
             }
         } else {
-            Item::Elem(self.elem()?)
+            Item::Elem(elem(self)?)
         };
         if self.at(",") {
             return Err(self.unsupported("a layout in a tile's type: this is TritonGPU text; hand over the Triton dialect (asm[\"ttir\"])"));
         }
         self.expect(">")?;
         Ok((shape, item))
+    }
+
+    /// An element type of a descriptor, where integers may carry a sign (`si32`, `ui8`).
+    fn signed_elem(&mut self) -> Result<Elem> {
+        self.unsigned = self.at("ui");
+        if self.unsigned || self.at("si") {
+            self.step();
+        }
+        self.elem()
     }
 
     fn elem(&mut self) -> Result<Elem> {

@@ -1,0 +1,26 @@
+"""Makes the corpus from kernels.py: for every kernel the text that Triton prints (NAME.ttir) and a call with what NumPy expects (NAME.case).
+
+    $(scripts/python-env DIR triton==3.9.0 numpy ml_dtypes) ops/compiler/tests/corpus/generate.py
+
+No GPU is needed: compilation stops after the Triton dialect. A .case file is a header of lines, an empty line, then the bytes of the
+buffers in order, for `inout` first what goes in, then what comes out:
+
+    entry NAME
+    grid X Y Z
+    scalar ELEM BITS                                (hexadecimal)
+    buffer ELEM COUNT in|out|inout RELATIVE ABSOLUTE  (tolerances; an `out` buffer goes in as zeros)
+"""
+import pathlib
+import sys
+
+import cases
+
+HERE = pathlib.Path(__file__).parent
+
+if __name__ == "__main__":
+    folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "data"
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.*"):
+        old.unlink()
+    for case in cases.CASES:
+        case.write(folder)
