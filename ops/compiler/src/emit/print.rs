@@ -196,8 +196,12 @@ impl Printer<'_> {
 
     /// How many elements one access takes.
     fn chunk(&self, place: &Place, elem: Elem, count: usize, volatile: bool) -> usize {
-        let Place::Global { align, .. } = place else { return 1 };
-        let widest = self.dialect.widest().min(*align).min(count as u32 * elem.bytes());
+        let align = match place {
+            Place::Global { align, .. } => *align,
+            Place::Shared { .. } if self.dialect.reads_local_wide() => count as u32 * elem.bytes(),
+            Place::Shared { .. } => return 1,
+        };
+        let widest = self.dialect.widest().min(align).min(count as u32 * elem.bytes());
         if volatile || !count.is_power_of_two() || widest == 0 { 1 } else { (widest.next_power_of_two() / elem.bytes()).max(1) as usize }
     }
 
@@ -219,6 +223,7 @@ impl Printer<'_> {
         for (i, part) in results.chunks(chunk).enumerate() {
             let address = self.address(place, i * chunk, elem.bytes())?;
             if part.len() > 1 {
+                let address = if matches!(place, Place::Shared { .. }) { format!("(u8 *)&{address}") } else { address };
                 let (read, elements) = self.dialect.read_wide(elem, part.len(), &address, &format!("w{}", part[0].0));
                 line!(self, "{read}");
                 for (r, element) in part.iter().zip(elements) {
@@ -251,7 +256,8 @@ impl Printer<'_> {
             let address = self.address(place, i * chunk, elem.bytes())?;
             let value = self.u(part[0]);
             match place {
-                Place::Global { .. } if part.len() > 1 => {
+                _ if part.len() > 1 => {
+                    let address = if matches!(place, Place::Shared { .. }) { format!("(u8 *)&{address}") } else { address };
                     let texts: Vec<String> = part.iter().map(|v| self.u(*v)).collect();
                     line!(self, "{}", self.dialect.write_wide(elem, &address, &texts));
                 }

@@ -74,6 +74,10 @@ pub(super) trait Dialect {
     fn widest(&self) -> u32 {
         0
     }
+    /// Whether wide accesses reach shared memory as well.
+    fn reads_local_wide(&self) -> bool {
+        false
+    }
     /// Reads `count` elements at once into a variable `name`: a declaration, then an expression for each element.
     fn read_wide(&self, _elem: Elem, _count: usize, _address: &str, _name: &str) -> (String, Vec<String>) {
         (String::new(), Vec::new())

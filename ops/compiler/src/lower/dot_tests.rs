@@ -62,7 +62,16 @@ fn check(program: &tile::Program, args: &[Arg]) {
         unit(16, 8, 16, Elem::F16, Elem::F32),
         unit(16, 16, 32, Elem::I8, Elem::I32),
     ];
-    for (threads, subgroup, matrix) in [(1, 0, vec![]), (32, 0, vec![]), (128, 32, vec![]), (32, 32, units.clone()), (128, 32, units.clone()), (256, 64, units)] {
+    let narrow = vec![unit(16, 8, 16, Elem::F16, Elem::F32)];
+    for (threads, subgroup, matrix) in [
+        (64, 32, narrow),
+        (1, 0, vec![]),
+        (32, 0, vec![]),
+        (128, 32, vec![]),
+        (32, 32, units.clone()),
+        (128, 32, units.clone()),
+        (256, 64, units),
+    ] {
         let target = Target { format: KernelFormat(0), arch: String::new(), caps: 0, max_block_threads: 1024, shared_bytes: 96 << 10, subgroup, matrix };
         let kernel = crate::lower::lower(program, "k", &target, &Options { threads, stages: 1 }).unwrap_or_else(|e| panic!("{threads} threads: {e}"));
         thread::verify::verify(&kernel).unwrap_or_else(|e| panic!("{threads} threads: {e}\n{kernel}"));
@@ -72,6 +81,13 @@ fn check(program: &tile::Program, args: &[Arg]) {
             assert!(got == want, "{threads} threads, subgroups of {subgroup}, {} shapes: argument {i} differs", target.matrix.len());
         }
     }
+}
+
+/// The kernel for warps of 32 with a matrix unit for f16, as text.
+fn warps(program: &tile::Program) -> String {
+    let matrix = vec![unit(16, 8, 16, Elem::F16, Elem::F32)];
+    let target = Target { format: KernelFormat(0), arch: String::new(), caps: 0, max_block_threads: 1024, shared_bytes: 48 << 10, subgroup: 32, matrix };
+    crate::lower::lower(program, "k", &target, &Options::default()).unwrap().to_string()
 }
 
 /// Small whole numbers of a type, so that every order of summing gives the same.
@@ -143,6 +159,13 @@ fn sums_carried_by_loops() {
             address("out", c),
         );
         let p = tile::parse::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        if factor == "f16" {
+            // The sum stays in the unit: within the loop nothing of it goes through memory.
+            let text = warps(&p);
+            let (start, end) = (text.find("  for ").unwrap(), text.rfind("  }").unwrap());
+            let (inside, after) = (&text[start..end], &text[end..]);
+            assert!(inside.contains("fragment_mul_add") && !inside.contains("fragment_store") && after.contains("fragment_store"), "{text}");
+        }
         check(&p, &[numbers(factor, 3 * 512, 1), numbers(factor, 3 * 1024, 2), numbers("f32", 2048, 3), numbers("f32", 2048, 4)]);
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::Elem;
 use crate::error::Result;
-use crate::lower::layout::{Bit, Home, Layout, axis_bits, const_bits, log2};
+use crate::lower::layout::{Bit, Home, Layout, axis_bits, const_bits};
 use crate::lower::node::{Kind, Node, item_ty};
 use crate::lower::{Lower, Rep};
 use crate::thread::{Effect, Inst, Place, Stmt, Ty, Val};
@@ -189,11 +189,11 @@ impl Lower<'_> {
         if self.thread_bits == 0 {
             return anchor;
         }
-        let bytes = if let Item::Ptr(e) = pointer.item { e.bytes() } else { 8 };
         let axis = (0..pointer.shape.len()).max_by_key(|a| pointer.facts[*a].run).unwrap_or(0);
         let (low, high) = axis_bits(&pointer.shape, axis);
         let run = |l: &Layout| (low..high).take_while(|b| matches!(l.homes[*b], Home::Thread(_)) || l.homes[*b] == Home::Reg((*b - low) as u8)).count();
-        let enough = run(&anchor).min(log2(64 / bytes) as usize);
+        // Runs of eight elements, as the fragments of matrix units have them, are worth more than moving a tile.
+        let enough = run(&anchor).min(3);
         if pointer.facts[axis].run == 1 || run(&have) >= enough { have } else { anchor }
     }
 

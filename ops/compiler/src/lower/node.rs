@@ -200,8 +200,9 @@ impl Lower<'_> {
         let squeezed = |s: &[u32]| s.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
         let facts = if squeezed(shape) == squeezed(&operand.shape) {
             let mut rest = operand.shape.iter().zip(&operand.facts).filter(|(n, _)| **n != 1).map(|(_, f)| *f);
-            // Along a new axis every element begins a run of its own, also those inside the runs of the other axes.
-            let div = operand.facts.iter().map(|f| if f.run > 1 { 1 } else { f.div }).min().unwrap_or(1);
+            // Along an axis of extent 1 the fact holds for every element, not only for those that begin runs along the others.
+            let unit = if let Item::Ptr(e) = operand.item { u64::from(e.bytes()) } else { 1 };
+            let div = operand.facts.iter().map(|f| f.div_at(1, unit)).min().unwrap_or(1);
             shape.iter().map(|n| if *n == 1 { Axis { run: 1, same: 1, div } } else { rest.next().unwrap_or(Axis::NONE) }).collect()
         } else if shape.last() == operand.shape.last() {
             let mut f = vec![Axis::NONE; shape.len()];
@@ -256,6 +257,9 @@ impl Lower<'_> {
     fn prefer_in(&self, node: &Rc<Node>, seen: &mut HashSet<u32>) -> Option<Layout> {
         if let Some(v) = node.versions.borrow().last() {
             return Some(v.layout.clone());
+        }
+        if let Some(f) = self.fragments.get(&node.id) {
+            return Some(f.plan.layout.clone());
         }
         if !seen.insert(node.id) {
             return None;

@@ -202,7 +202,14 @@ impl Lower<'_> {
                 inner[..*pack].fill(Want::Const);
                 operands.iter().try_for_each(|o| self.prepare_in(o, &inner, seen))
             }
-            Kind::Stored => Err(self.internal(format!("tile {} of shape {:?} was never stored", node.id, node.shape))),
+            Kind::Stored => match self.fragments.get(&node.id).cloned() {
+                Some(fragments) => {
+                    self.out_of_fragments(node, &fragments)?;
+                    seen.remove(&(node.id, wants.to_vec()));
+                    self.prepare_in(node, wants, seen)
+                }
+                None => Err(self.internal(format!("tile {} of shape {:?} was never stored", node.id, node.shape))),
+            },
         }
     }
 
@@ -344,7 +351,8 @@ impl Lower<'_> {
         Ok(Scratch::Shared(scratch))
     }
 
-    fn eval_version(&mut self, node: &Rc<Node>, version: &Version, regs: &[Bit]) -> Result<Val> {
+    /// The register of a version with the given bits.
+    pub fn eval_version(&mut self, node: &Rc<Node>, version: &Version, regs: &[Bit]) -> Result<Val> {
         Ok(match &version.storage {
             Storage::Vals(v) => v[number(regs)],
             Storage::Array(slot) => self.get_at(slot.var, regs, item_ty(node.item)),
@@ -364,6 +372,14 @@ impl Lower<'_> {
                 self.bits_as(item, v)
             }
         }
+    }
+
+    /// Reads consecutive elements of shared memory, from a multiple of their number on.
+    pub fn peek_many(&mut self, array: Shared, item: Item, index: Val, count: usize) -> Vec<Val> {
+        let results: Vec<Val> = (0..count).map(|_| self.fresh(Ty::Elem(raw(item)))).collect();
+        let inst = Inst::Load { place: Place::Shared { array, index }, mask: None, other: None, volatile: false };
+        self.push(Stmt::Let { results: results.clone(), inst });
+        results.into_iter().map(|v| self.bits_as(item, v)).collect()
     }
 
     /// A shared array of at least `len` elements, ready to be written: whoever read it before is through.

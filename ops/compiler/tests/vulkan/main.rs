@@ -5,7 +5,9 @@ mod device;
 mod elementwise;
 mod first;
 mod flow;
+mod matrix;
 mod memory;
+mod random;
 #[path = "../support/mod.rs"]
 mod shared;
 #[path = "../../../../backends/vulkan/tests/support/mod.rs"]

@@ -1,0 +1,61 @@
+//! The corpus after simplification, and then after lowering, on the interpreters: what Triton prints gives the same at every level.
+
+mod corpus;
+
+use flagos_backend_api::{KernelFormat, caps};
+use flagos_compiler::tile::{self, simplify::simplify, verify::verify};
+use flagos_compiler::{Options, Target, error::Kind, lower, thread};
+
+#[test]
+fn simplified_kernels_give_the_same_bits() {
+    for case in corpus::cases() {
+        let mut program = case.program();
+        let before = program.to_string();
+        simplify(&mut program);
+        verify(&program).unwrap_or_else(|e| panic!("{}: {e}\n{program}", case.name));
+        assert!(program.to_string().len() <= before.len(), "{}", case.name);
+        let (mut plain, mut simple) = (case.args.clone(), case.args.clone());
+        tile::interpret::run(&case.program(), &case.entry, case.grid, &mut plain).unwrap();
+        tile::interpret::run(&program, &case.entry, case.grid, &mut simple).unwrap_or_else(|e| panic!("{}: {e}\n{program}", case.name));
+        assert_eq!(plain, simple, "{}:\n{program}", case.name);
+    }
+}
+
+/// A target of the C format (one thread) or of a GPU.
+fn target(threads: u32, subgroup: u32) -> (Target, Options) {
+    let caps = caps::FP16 | caps::BF16 | caps::FP64 | caps::INT64 | caps::ATOMIC64;
+    let format = if threads == 1 { KernelFormat::C } else { KernelFormat::OPENCL_C };
+    let target = Target { format, arch: "any".into(), caps, max_block_threads: 1024, shared_bytes: 48 << 10, subgroup, matrix: Vec::new() };
+    (target, Options { threads, stages: 1 })
+}
+
+#[test]
+fn lowered_kernels_give_what_numpy_expects() {
+    let (mut failures, mut refused) = (Vec::new(), Vec::new());
+    for case in corpus::cases() {
+        for (threads, subgroup) in [(1, 0), (64, 0), (64, 32)] {
+            let (target, options) = target(threads, subgroup);
+            let mut program = case.program();
+            simplify(&mut program);
+            let mut kernel = match lower::lower(&program, &case.entry, &target, &options) {
+                Ok(kernel) => kernel,
+                Err(e) if e.kind != Kind::Invalid => {
+                    refused.push(format!("{}, {threads} threads: {e}", case.name));
+                    continue;
+                }
+                Err(e) => {
+                    failures.push(format!("{}, {threads} threads: {e}", case.name));
+                    continue;
+                }
+            };
+            thread::math::expand(&mut kernel, &target);
+            let mut args = case.args.clone();
+            let result = thread::interpret::run(&kernel, case.grid, &mut args).map_err(|e| format!("{}: {e}", case.name));
+            if let Err(e) = result.and_then(|()| case.check(&args)) {
+                failures.push(format!("{threads} threads, subgroup {subgroup}: {e}"));
+            }
+        }
+    }
+    println!("{}", refused.join("\n"));
+    assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
+}
