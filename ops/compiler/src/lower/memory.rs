@@ -271,7 +271,7 @@ impl Lower<'_> {
         if !node.versions.borrow().is_empty() {
             return;
         }
-        match &node.kind {
+        match &*node.kind() {
             Kind::Map(_, operands) => operands.iter().for_each(|o| self.fusible(o, target, out)),
             Kind::View(_, a) if a.bits() == node.bits() => self.fusible(a, target, out),
             Kind::Pick(_, a, b) => [a, b].into_iter().for_each(|o| self.fusible(o, target, out)),
@@ -427,10 +427,10 @@ fn fill(layout: &Layout, regs: &[Bit], n: u32, vector: usize) -> Vec<Bit> {
 
 /// The scalar base of an address tile and the node of its offsets where there is one addition.
 fn root(pointer: &Rc<Node>) -> Option<(Val, Option<u32>)> {
-    match &pointer.kind {
+    match &*pointer.kind() {
         Kind::Splat(v) => Some((*v, None)),
         Kind::Map(super::prim::Prim::AddPtr, a) => match root(&a[0])? {
-            (v, None) if matches!(a[0].kind, Kind::Splat(_)) => Some((v, Some(a[1].id))),
+            (v, None) if matches!(*a[0].kind(), Kind::Splat(_)) => Some((v, Some(a[1].id))),
             (v, _) => Some((v, None)),
         },
         Kind::View(_, a) => root(a).map(|r| (r.0, None)),
