@@ -211,15 +211,9 @@ impl Lower<'_> {
         let squeezed = |s: &[u32]| s.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
         let facts = if squeezed(shape) == squeezed(&operand.shape) {
             let mut rest = operand.shape.iter().zip(&operand.facts).filter(|(n, _)| **n != 1).map(|(_, f)| *f);
-<<<<<<< HEAD
-            // Along a new axis every element starts a run.
-            let unit = if let Item::Ptr(e) = operand.item { u64::from(e.bytes()) } else { 1 };
-            let div = operand.facts.iter().map(|f| if f.run > 1 { f.div.min(unit) } else { f.div }).min().unwrap_or(1);
-=======
             // Along an axis of extent 1 the fact holds for every element, not only for those that begin runs along the others.
             let unit = if let Item::Ptr(e) = operand.item { u64::from(e.bytes()) } else { 1 };
             let div = operand.facts.iter().map(|f| f.div_at(1, unit)).min().unwrap_or(1);
->>>>>>> main
             shape.iter().map(|n| if *n == 1 { Axis { run: 1, same: 1, div } } else { rest.next().unwrap_or(Axis::NONE) }).collect()
         } else if shape.last() == operand.shape.last() {
             let mut f = vec![Axis::NONE; shape.len()];
