@@ -105,14 +105,14 @@ fn mutate_text(random: &mut Random, seeds: &[String]) -> String {
         "<", ">", "{", "}", "(", ")", "[", "]", ":", "->", ",", "\"", "\u{e9}", "^bb1", "axis", "true", "slt", "tt.return", "scf.yield", "x", "none", "-",
     ];
     let mut parts: Vec<&str> = tokens(&text);
-    for _ in 0..1 + random.below(4) {
+    for _ in 0..1 + random.below(2) {
         let (at, to) = (random.below(parts.len()), random.below(parts.len()));
-        match random.below(6) {
-            0 => drop(parts.remove(at)),
-            1 => parts.insert(at, random.pick::<&str>(ODD)),
-            2 => parts[at] = random.pick::<&str>(ODD),
-            3 => parts[at] = parts[to],
-            4 => parts.swap(at, to),
+        match random.below(20) {
+            0..2 => drop(parts.remove(at)),
+            2..4 => parts.insert(at, random.pick::<&str>(ODD)),
+            4..10 => parts[at] = random.pick::<&str>(ODD),
+            10..17 => parts[at] = parts[to],
+            17..19 => parts.swap(at, to),
             _ => parts.truncate(parts.len() - random.below(parts.len() / 4 + 1)),
         }
         if parts.is_empty() {
@@ -246,7 +246,7 @@ fn mutated_texts_end_in_a_program_or_an_error() {
     let mut random = Random(0x1234_5678_9ABC_DEF1);
     let mut findings = Findings::default();
     let (mut parsed, mut valid) = (0, 0);
-    for _ in 0..budget(4000) {
+    for _ in 0..budget(6000) {
         let text = mutate_text(&mut random, &seeds);
         match parse(&text) {
             Ok(program) => {
