@@ -61,8 +61,6 @@ FLAGOS_ASSERT_SIZE(flagos_layout_hash_t, 16);
 /* ---- Handles ---------------------------------------------------------------------------------------------------- */
 /* Compiled code. */
 typedef struct flagos_module flagos_module_t;
-/* One entry point of a module. */
-typedef struct flagos_kernel flagos_kernel_t;
 /* A rank's membership in a group of ranks. */
 typedef struct flagos_comm flagos_comm_t;
 
@@ -77,11 +75,6 @@ typedef uint32_t flagos_kernel_format_t;
 #define FLAGOS_FORMAT_OPENCL_C     UINT32_C(5) /* OpenCL C. */
 #define FLAGOS_FORMAT_SPIRV_VULKAN UINT32_C(6) /* SPIR-V for Vulkan. */
 #define FLAGOS_FORMAT_C            UINT32_C(7) /* C11 compiled by a system compiler. */
-
-/* Kind of a kernel argument. */
-typedef uint32_t flagos_arg_kind_t;
-#define FLAGOS_ARG_BUFFER UINT32_C(1) /* A buffer and offset. */
-#define FLAGOS_ARG_SCALAR UINT32_C(2) /* Up to 8 bytes by value, little-endian, in `scalar`; `bytes` says how many. */
 
 /* Collectives, numbered for ever. */
 typedef uint32_t flagos_ccl_op_t;
@@ -499,19 +492,6 @@ FLAGOS_ASSERT_OFFSET(flagos_compile_desc_t, is_binary, 12);
 FLAGOS_ASSERT_OFFSET(flagos_compile_desc_t, code, 16);
 FLAGOS_ASSERT_OFFSET(flagos_compile_desc_t, options, 32);
 FLAGOS_ASSERT_OFFSET(flagos_compile_desc_t, name, 48);
-
-/* One kernel argument. */
-typedef struct flagos_kernel_arg {
-    uint32_t arg_kind; /* A `flagos_arg_kind_t` value. */
-    uint32_t bytes; /* Size of a scalar in bytes. */
-    uint64_t scalar; /* The scalar's bits. */
-    flagos_binding_t binding; /* The buffer. */
-} flagos_kernel_arg_t;
-FLAGOS_ASSERT_SIZE(flagos_kernel_arg_t, 32);
-FLAGOS_ASSERT_OFFSET(flagos_kernel_arg_t, arg_kind, 0);
-FLAGOS_ASSERT_OFFSET(flagos_kernel_arg_t, bytes, 4);
-FLAGOS_ASSERT_OFFSET(flagos_kernel_arg_t, scalar, 8);
-FLAGOS_ASSERT_OFFSET(flagos_kernel_arg_t, binding, 16);
 
 /* A kernel launch. */
 typedef struct flagos_kernel_launch {

@@ -36,6 +36,8 @@ typedef struct flagos_buffer flagos_buffer_t;
 typedef struct flagos_stream flagos_stream_t;
 /* A 64-bit timeline: streams signal values on it and wait for values. */
 typedef struct flagos_event flagos_event_t;
+/* One entry point of a module. */
+typedef struct flagos_kernel flagos_kernel_t;
 /* A prepared operator, BLAS, FFT or collective call. */
 typedef struct flagos_plan flagos_plan_t;
 /* An error; NULL is success. */
@@ -108,6 +110,11 @@ typedef uint32_t flagos_memory_handle_t;
 #define FLAGOS_HANDLE_POINTER UINT32_C(1) /* An address valid in this process for the device. */
 #define FLAGOS_HANDLE_FD      UINT32_C(2) /* A POSIX file descriptor; import takes it over. */
 #define FLAGOS_HANDLE_NATIVE  UINT32_C(3) /* The vendor's own object (`cl_mem`, `VkBuffer`, …). */
+
+/* Kind of a kernel argument. */
+typedef uint32_t flagos_arg_kind_t;
+#define FLAGOS_ARG_BUFFER UINT32_C(1) /* A buffer and offset. */
+#define FLAGOS_ARG_SCALAR UINT32_C(2) /* Up to 8 bytes by value, little-endian, in `scalar`; `bytes` says how many. */
 
 /* Answer of a query. */
 typedef uint32_t flagos_answer_t;
@@ -287,6 +294,19 @@ FLAGOS_ASSERT_OFFSET(flagos_memory_export_t, memory_kind, 12);
 FLAGOS_ASSERT_OFFSET(flagos_memory_export_t, handle, 16);
 FLAGOS_ASSERT_OFFSET(flagos_memory_export_t, byte_offset, 24);
 FLAGOS_ASSERT_OFFSET(flagos_memory_export_t, bytes, 32);
+
+/* One kernel argument. */
+typedef struct flagos_kernel_arg {
+    uint32_t arg_kind; /* A `flagos_arg_kind_t` value. */
+    uint32_t bytes; /* Size of a scalar in bytes. */
+    uint64_t scalar; /* The scalar's bits. */
+    flagos_binding_t binding; /* The buffer. */
+} flagos_kernel_arg_t;
+FLAGOS_ASSERT_SIZE(flagos_kernel_arg_t, 32);
+FLAGOS_ASSERT_OFFSET(flagos_kernel_arg_t, arg_kind, 0);
+FLAGOS_ASSERT_OFFSET(flagos_kernel_arg_t, bytes, 4);
+FLAGOS_ASSERT_OFFSET(flagos_kernel_arg_t, scalar, 8);
+FLAGOS_ASSERT_OFFSET(flagos_kernel_arg_t, binding, 16);
 
 /* Answer of `query`. The caller sets `size` and `kind`; the rest is written according to the level asked. */
 typedef struct flagos_support {

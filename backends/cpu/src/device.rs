@@ -15,8 +15,8 @@ pub const CAPS: u64 = caps::ADDRESS_SPACE | caps::HOST_VISIBLE | caps::SYNCHRONO
 /// Least alignment of buffers in bytes: a cache line and the widest vector.
 pub const ALIGNMENT: usize = 64;
 
-/// Memory of a block in bytes: what stays near a core.
-pub const SHARED_BYTES: u32 = 1 << 20;
+/// Most memory of a block in bytes. Of what a kernel does not use no page is ever touched.
+pub const SHARED_BYTES: u32 = 16 << 20;
 
 /// The processor.
 pub struct CpuDevice {

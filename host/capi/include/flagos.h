@@ -273,6 +273,26 @@ flagos_status_t *flagos_plan_explain(flagos_plan_t *plan, char **out_json);
 flagos_status_t *flagos_plan_launch(flagos_plan_t *plan, flagos_stream_t *stream, const flagos_binding_t *bindings,
                                     uint32_t n_bindings, const void *alpha, const void *beta);
 
+/* ---- Kernels in Triton dialect ---------------------------------------------------------------------------------- */
+
+/* [FREE] Compiles a kernel of Triton dialect text for a device; slow where the kernel cache does not hold it. `name`
+ * is the function's, NULL where there is only one; `threads` of a block, 0: as usual. FLAGOS_INVALID_ARGUMENT names
+ * the line of text that is wrong. */
+flagos_status_t *flagos_kernel_compile(flagos_device_t *device, const char *ttir, const char *name, uint32_t threads,
+                                       flagos_kernel_t **out_kernel);
+
+/* [FREE] Name, device, parameters and threads of a block as JSON. Free it with flagos_text_free. */
+flagos_status_t *flagos_kernel_describe(flagos_kernel_t *kernel, char **out_json);
+
+/* [STREAM] Enqueues `grid` (three extents) blocks of a kernel; an extent of 0 does nothing. Buffers in `args` are
+ * flagos_buffer_t, NULL where the kernel never follows them; scalars have the parameter's type. What the kernel
+ * reads and writes is the caller's to answer for. */
+flagos_status_t *flagos_kernel_launch(flagos_kernel_t *kernel, flagos_stream_t *stream, const uint32_t *grid,
+                                      const flagos_kernel_arg_t *args, uint32_t n_args);
+
+/* [FREE] Releases a kernel; its launches in flight finish. NULL is allowed. */
+flagos_status_t *flagos_kernel_release(flagos_kernel_t *kernel);
+
 /* ---- DLPack ----------------------------------------------------------------------------------------------------- */
 
 /* [FREE] Takes over a DLPack tensor (`DLManagedTensorVersioned *`) whose memory the device reaches: for processor

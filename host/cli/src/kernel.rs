@@ -56,7 +56,6 @@ struct Run {
     #[arg(long)]
     time: bool,
     /// Tensors (`x.npy`, `bf16@bits.npy`, `f8e4m3@bits.npy`, read and written) and numbers (`i32:5`, `f32:0.5`), in the order of the kernel's.
-    #[arg(allow_hyphen_values = true)]
     args: Vec<String>,
 }
 

@@ -237,6 +237,18 @@ impl Plan {
             // SAFETY: passed on to the caller.
             return unsafe { self.launch_listed(stream, n, &operand, scalars) };
         }
+        if matches!(plan.kind, PlanKind::Portable(_)) {
+            // Kernels ask for their operands by index, several times and out of order.
+            let mut operands = [None; STACK_BINDINGS];
+            for (i, place) in operands.iter_mut().enumerate().take(n) {
+                *place = operand(i)?;
+                self.bind(i, place, &plan.spans[i])?;
+            }
+            plan.device.driver().check_health()?;
+            crate::trace::record(plan.serial);
+            // SAFETY: passed on to the caller.
+            return unsafe { self.run(stream, &[], &operands[..n], scalars) };
+        }
         // Left uninitialised beyond the operands: clearing it all would cost a good part of a launch.
         let mut bindings = [const { MaybeUninit::<Binding>::uninit() }; STACK_BINDINGS];
         for (i, (place, span)) in bindings.iter_mut().zip(&plan.spans).enumerate() {
@@ -246,7 +258,7 @@ impl Plan {
         let bindings = unsafe { core::slice::from_raw_parts(bindings.as_ptr().cast(), n) };
         plan.device.driver().check_health()?;
         crate::trace::record(plan.serial);
-        // SAFETY: passed on to the caller; the operands are for fallbacks alone.
+        // SAFETY: passed on to the caller; the operands are for portable plans and fallbacks alone.
         unsafe { self.run(stream, bindings, &[], scalars) }
     }
 

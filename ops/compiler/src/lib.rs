@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! TTIR text ──parse──┐                                                       ┌─ c
-//!                    ├─ tile IR ─verify, simplify, axis─ lower ─ thread IR ──┼─ opencl, cuda, hip
+//!                    ├─ tile IR ─verify, simplify─────── lower ─ thread IR ──┼─ opencl, cuda, hip
 //! Rust builder ──────┘                                                       └─ spirv
 //! ```
 //!
@@ -42,7 +42,13 @@ pub struct Compiled {
 
 /// Compiles function `entry` of a program for a target: verify, simplify, lower, write out what the format lacks, emit.
 pub fn compile(program: &tile::Program, entry: &str, target: &Target, options: &Options) -> Result<Compiled> {
-    let mut kernel = lower::lower(program, entry, target, options)?;
+    tile::verify::verify(program)?;
+    let mut program = program.clone();
+    tile::simplify::simplify(&mut program);
+    let mut kernel = lower::lower(&program, entry, target, options)?;
     thread::math::expand(&mut kernel, target);
+    if cfg!(debug_assertions) {
+        thread::verify::verify(&kernel)?;
+    }
     emit::emit(&kernel, target)
 }

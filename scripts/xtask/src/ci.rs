@@ -10,6 +10,9 @@ use crate::{abi, codegen, tidy};
 /// A step: its name and what it does; the text is its count ("312 tests").
 type Step = (&'static str, fn() -> Outcome<String>);
 
+/// Exit code of the suite when there is nothing to test.
+const LEFT_OUT: i32 = 77;
+
 const STEPS: &[Step] = &[
     ("house rules", || tidy::run().map(|()| String::new())),
     ("generated files", || codegen::run(true).map(|()| String::new())),
@@ -20,6 +23,7 @@ const STEPS: &[Step] = &[
     ("OpenCL kernels on a checking simulator", || run(&mut command("scripts/oclgrind")).map(|()| String::new())),
     ("C and C++ programs", programs),
     ("conformance smoke", conformance),
+    ("portable kernels: C on the processor, OpenCL C, SPIR-V", portable),
     ("mutations", mutations),
     ("golden files through flagos run", golden),
     ("ABI gates", || abi::run_gates().map(|()| String::new())),
@@ -112,6 +116,25 @@ fn conformance() -> Outcome<String> {
     let (json, junit, html) = (place("report.json"), place("report.xml"), place("report.html"));
     run(&mut flagos(&["conformance", "--report-json", &json, "--report-junit", &junit, "--report-html", &html])?)?;
     Ok(json)
+}
+
+/// What every chip must run, by portable kernels alone: on the processor, and on the OpenCL and Vulkan drivers that are there. f32 and i32 stand for the
+/// other types, whose kernels the compiler's own tests run. Kernels compiled once are kept beside the build.
+fn portable() -> Outcome<String> {
+    let mut ran = Vec::new();
+    for backend in ["cpu", "opencl", "vulkan"] {
+        let mut suite = flagos(&["conformance", "--backend", backend, "--implementation", "portable", "--profile", "core", "--case", "*/f32/*", "--case", "*/i32/*"])?;
+        suite.env("FLAGOS_CACHE_DIR", target().join("kernels"));
+        let (code, text) = capture(&mut suite)?;
+        let cells = text.lines().find(|l| l.starts_with("profile core")).unwrap_or("").to_owned();
+        println!("{backend}: {}", if code == LEFT_OUT { "left out, no device" } else { &cells });
+        match code {
+            0 => ran.push(backend),
+            LEFT_OUT if backend != "cpu" => {}
+            _ => return Err(format!("portable kernels on {backend}\n{}", tail(&text, 80))),
+        }
+    }
+    Ok(format!("on {}", ran.join(", ")))
 }
 
 fn mutations() -> Outcome<String> {

@@ -178,6 +178,10 @@ typedef double f64;
         16
     }
 
+    fn reads_local_wide(&self) -> bool {
+        true
+    }
+
     fn read_wide(&self, elem: Elem, count: usize, address: &str, name: &str) -> (String, Vec<String>) {
         let (ty, _, part) = vector(elem, count as u32 * elem.bytes());
         let element = |i: u32| {

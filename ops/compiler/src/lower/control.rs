@@ -6,10 +6,11 @@ use std::rc::Rc;
 use crate::error::Result;
 use crate::lower::facts::power;
 use crate::lower::layout::Layout;
+use crate::lower::matrix::{Fragments, Plan};
 use crate::lower::node::{Kind, Node, Slot, Src, Storage, cheap, item_ty};
 use crate::lower::ops::{item, uses};
 use crate::lower::{Lower, Rep};
-use crate::thread::{Effect, Inst, Stmt, Ty, Val, Var};
+use crate::thread::{Effect, Inst, Role, Stmt, Ty, Val, Var};
 use crate::tile::{Binary, Block, Item, Op, OpKind, Type, Value};
 
 /// Where a carried value lives.
@@ -18,6 +19,8 @@ enum Carry {
     Scalar(Var, Ty),
     /// Registers of a tile.
     Vars(Layout, Vec<Var>, Vec<u32>, Item),
+    /// Sums of products on a matrix unit.
+    Fragments(Plan, Vec<Var>, Vec<u32>),
     /// A large tile.
     Array(Layout, Rc<Slot>, Vec<u32>, Item),
 }
@@ -93,6 +96,11 @@ impl Lower<'_> {
                 let vals = vars.iter().map(|v| self.inst(item_ty(*it), Inst::Get(*v, 0))).collect();
                 Rep::Tile(self.stored(shape, *it, layout.clone(), Storage::Vals(vals)))
             }
+            Carry::Fragments(plan, vars, shape) => {
+                let ty = self.fragment_ty(plan.shape, Role::Sum);
+                let values = vars.iter().map(|v| self.inst(ty, Inst::Get(*v, 0))).collect();
+                Rep::Tile(self.in_fragments(shape, Fragments { plan: plan.clone(), values }))
+            }
             Carry::Array(layout, slot, shape, it) => Rep::Tile(self.stored(shape, *it, layout.clone(), Storage::Array(Rc::clone(slot)))),
         }
     }
@@ -113,6 +121,7 @@ impl Lower<'_> {
                         Ok(())
                     })?;
                 }
+                (Carry::Fragments(plan, vars, _), Rep::Tile(n)) => sets.extend(vars.iter().copied().zip(self.sum_fragments(plan, n)?)),
                 (Carry::Array(layout, slot, ..), Rep::Tile(n)) => {
                     self.prepare(n, &self.wants(layout, 0))?;
                     if reads(n, &arrays, slot.var, true) {
@@ -171,6 +180,12 @@ impl Lower<'_> {
         let mut carries = Vec::new();
         for (i, (init, v)) in inits.iter().zip(&op.operands[3..]).enumerate() {
             let ty = self.function.ty(*v).clone();
+            if let Some(plan) = self.carried_plan(region, i) {
+                let fragment = self.fragment_ty(plan.shape, Role::Sum);
+                let vars = (0..plan.each[0] * plan.each[1]).map(|_| self.var(fragment, 1)).collect();
+                carries.push(Carry::Fragments(plan, vars, ty.shape().to_vec()));
+                continue;
+            }
             let layout = match init {
                 Rep::Tile(n) => self.prefer(n).or_else(|| self.carry_layout(region, i, &ty)),
                 Rep::Scalar(_) => None,
@@ -206,7 +221,8 @@ impl Lower<'_> {
     fn carry_layout(&self, region: &Block, i: usize, ty: &Type) -> Option<Layout> {
         let last = region.ops.last()?.operands.get(i)?;
         let def = region.ops.iter().find(|o| o.results.contains(last))?;
-        matches!(def.kind, OpKind::Dot { .. } | OpKind::DotScaled { .. }).then(|| self.dot_layout(ty.shape()))
+        let product = matches!(def.kind, OpKind::Dot { .. } | OpKind::DotScaled { .. });
+        product.then(|| self.plan_of(def).map_or_else(|| self.dot_layout(ty.shape()), |p| p.layout))
     }
 
     /// Divisibility and origin of a carried scalar that grows by a fixed step.
@@ -312,7 +328,7 @@ fn reads(node: &Rc<Node>, arrays: &[Var], own: Var, straight: bool) -> bool {
     if !versions.is_empty() {
         return versions.iter().any(|v| matches!(&v.storage, Storage::Array(s) if arrays.contains(&s.var) && !(s.var == own && straight)));
     }
-    match &node.kind {
+    match &*node.kind() {
         Kind::View(srcs, a) => {
             let same = a.bits() == node.bits() && srcs.iter().enumerate().all(|(i, s)| *s == Src::From(i));
             reads(a, arrays, own, straight && same)

@@ -6,15 +6,16 @@ use std::rc::Rc;
 use crate::Elem;
 use crate::error::Result;
 use crate::lower::Lower;
-use crate::lower::layout::{Bit, Layout, axis_bits, log2};
+use crate::lower::dot_blocked::Arrays;
+use crate::lower::layout::{Bit, Layout, axis_bits, const_bits, log2};
 use crate::lower::node::{Node, item_ty};
 use crate::lower::place::Scratch;
 use crate::lower::prim::Prim;
 use crate::thread::{Inst, Ty, Val};
-use crate::tile::{Binary, Cast, Item};
+use crate::tile::{Cast, DotPrecision, Item};
 
 /// What products of factors are summed in.
-fn sum_elem(factor: Elem, result: Elem) -> Elem {
+pub(super) fn sum_elem(factor: Elem, result: Elem) -> Elem {
     match factor {
         Elem::F64 => Elem::F64,
         f if f.is_float() => Elem::F32,
@@ -40,7 +41,7 @@ impl Lower<'_> {
     }
 
     /// a·b + c, of two or (batched) three axes.
-    pub fn dot(&mut self, a: &Rc<Node>, b: &Rc<Node>, c: &Rc<Node>) -> Result<Rc<Node>> {
+    pub fn dot(&mut self, a: &Rc<Node>, b: &Rc<Node>, c: &Rc<Node>, precision: DotPrecision) -> Result<Rc<Node>> {
         let shape = c.shape.clone();
         let (Some(factor), Some(result)) = (a.item.elem(), c.item.elem()) else { return Err(self.unsupported("factors that are no numbers")) };
         let other = b.item.elem().unwrap_or(factor);
@@ -49,6 +50,11 @@ impl Lower<'_> {
         }
         let sum = sum_elem(factor, result);
         let rank = shape.len();
+        if let Some(plan) = self.unit_plan(&shape, a.shape[rank - 1], [factor, other], sum, precision) {
+            let start = self.converted(c, sum);
+            let product = self.dot_in_unit(plan, a, b, &start)?;
+            return Ok(self.converted(&product, result));
+        }
         let depth = log2(a.shape[rank - 1]) as usize;
         let layout = self.prefer(c).unwrap_or_else(|| self.dot_layout(&shape));
         // One thread reads each factor often: it is converted once.
@@ -79,35 +85,28 @@ impl Lower<'_> {
             let x = l.factor(&left, (&a, false), sum, &at_a, loaded);
             let y = l.factor(&right, (&b, true), sum, &at_b, loaded);
             let old = get(l, regs);
-            let new = if sum.is_float() {
-                l.inst(Ty::Elem(sum), Inst::Fma(x, y, old))
-            } else {
-                let p = l.int(Binary::MulI, sum, x, y);
-                l.int(Binary::AddI, sum, old, p)
-            };
+            let new = l.multiply_add(sum, x, y, old);
             set(l, regs, new);
             Ok(())
         };
         if self.thread_bits == 0 && self.rolled(&layout) {
-            // Rows, then depth, then columns, so that the innermost loop runs over neighbours.
-            let (n, m) = (axis_bits(&shape, rank - 1), axis_bits(&shape, rank - 2));
-            self.counted(layout.homes.len() - m.0, true, |l, outer| {
-                l.counted(depth, true, |l, k| {
-                    l.counted(n.1, true, |l, inner| {
-                        let regs: Vec<Bit> = inner.iter().chain(outer).copied().collect();
-                        body(l, &regs, &regs, k, &mut HashMap::new())
-                    })
-                })
-            })?;
+            let arrays = Arrays { a: &left, b: &right, sum: slots.as_deref(), elem: sum };
+            self.blocked_product(&shape, depth, &arrays)?;
         } else {
-            self.counted(depth, true, |l, k| {
+            // A few steps of the depth at a time, so that factors are read in vectors.
+            let near = if self.rolled(&layout) { 0 } else { depth.min(2) };
+            self.counted(depth - near, true, |l, far| {
                 let mut loaded = HashMap::new();
-                l.each(&shape, &layout, 0, &mut |l, regs| {
-                    if l.rolled(&layout) {
-                        loaded.clear();
-                    }
-                    body(l, &layout.pos(regs), regs, k, &mut loaded)
-                })
+                for step in 0..1u32 << near {
+                    let k: Vec<Bit> = const_bits(step, near).into_iter().chain(far.iter().copied()).collect();
+                    l.each(&shape, &layout, 0, &mut |l, regs| {
+                        if l.rolled(&layout) {
+                            loaded.clear();
+                        }
+                        body(l, &layout.pos(regs), regs, &k, &mut loaded)
+                    })?;
+                }
+                Ok::<(), crate::CompileError>(())
             })?;
         }
         self.held.clear();
@@ -140,11 +139,22 @@ impl Lower<'_> {
         if let Some(v) = loaded.get(&(right, index)) {
             return *v;
         }
-        let v = self.peek(scratch, node.item, index);
         let from = node.item.elem().unwrap_or(sum);
-        let v = if from == sum { v } else { self.inst(item_ty(Item::Elem(sum)), Inst::Cast(conversion(from, sum), v)) };
-        loaded.insert((right, index), v);
-        v
+        // Neighbours come along.
+        let constant = at.iter().take_while(|b| matches!(b, Bit::Zero | Bit::One)).count();
+        let group = constant.min(log2(16 / from.bytes()) as usize).min(if matches!(scratch, Scratch::Shared(_)) { 2 } else { 0 });
+        let element = |n: u32| const_bits(n, group).into_iter().chain(at[group..].iter().copied()).collect::<Vec<Bit>>();
+        let first = self.compose(&element(0));
+        let values = match scratch {
+            Scratch::Shared(array) if group > 0 => self.peek_many(*array, node.item, first, 1 << group),
+            _ => vec![self.peek(scratch, node.item, index)],
+        };
+        for (n, v) in (0..).zip(values) {
+            let v = if from == sum { v } else { self.inst(item_ty(Item::Elem(sum)), Inst::Cast(conversion(from, sum), v)) };
+            let place = self.compose(&element(n));
+            loaded.insert((right, place), v);
+        }
+        loaded[&(right, index)]
     }
 }
 

@@ -8,7 +8,7 @@ use crate::lower::Lower;
 use crate::lower::layout::log2;
 use crate::lower::node::{Kind, Node, Src};
 use crate::lower::prim::Prim;
-use crate::tile::{Binary, Cast, CmpI, Item};
+use crate::tile::{Binary, Cast, CmpI, DotPrecision, Item};
 
 /// Elements along the depth that share a scale.
 const SHARED: u32 = 32;
@@ -33,16 +33,21 @@ impl Lower<'_> {
         if c.shape.len() != 2 {
             return Err(self.unsupported(format!("a scaled product of rank {}", c.shape.len())));
         }
-        // Scaled values of at most three significant bits are bfloat16 exactly, but for the smallest: matrix units take them.
-        let unit = self.target.matrix.iter().any(|m| m.factor == Elem::BF16 && m.sum == Elem::F32);
-        let short = |f: &ScaledFactor<'_>| matches!(f.format, "e4m3" | "e5m2" | "e2m1" | "bf16") && (f.scale.is_none() || f.format != "bf16");
-        let elem = if unit && factors.iter().all(short) { Elem::BF16 } else { Elem::F32 };
+        let elem = self.scaled_elem([0, 1].map(|i| (factors[i].format, factors[i].scale.is_some())));
         let [a, b] = factors.map(|f| self.scaled(f, elem));
         let (a, b) = (a?, b?);
         if a.shape[1] != b.shape[0] || a.shape[0] != c.shape[0] || b.shape[1] != c.shape[1] {
             return Err(self.unsupported(format!("{:?} times {:?} plus {:?}", a.shape, b.shape, c.shape)));
         }
-        self.dot(&a, &b, c)
+        self.dot(&a, &b, c, DotPrecision::Ieee)
+    }
+
+    /// The type factors of these formats (with scales or without) are multiplied in: scaled values of at most three significant bits are
+    /// bfloat16 exactly, but for the smallest, and matrix units take them.
+    pub fn scaled_elem(&self, factors: [(&str, bool); 2]) -> Elem {
+        let unit = self.target.matrix.iter().any(|m| m.factor == Elem::BF16 && m.sum == Elem::F32);
+        let short = |(format, scaled): &(&str, bool)| matches!(*format, "e4m3" | "e5m2" | "e2m1") || (*format == "bf16" && !scaled);
+        if unit && factors.iter().all(short) { Elem::BF16 } else { Elem::F32 }
     }
 
     fn scaled(&mut self, f: ScaledFactor<'_>, elem: Elem) -> Result<Rc<Node>> {

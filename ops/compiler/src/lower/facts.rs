@@ -29,7 +29,7 @@ impl Axis {
     pub const NONE: Axis = Axis { run: 1, same: 1, div: 1 };
 
     /// Divisibility of elements whose index is a multiple of `step`; `unit` is the distance of neighbours in a run.
-    fn div_at(&self, step: u64, unit: u64) -> u64 {
+    pub fn div_at(&self, step: u64, unit: u64) -> u64 {
         if self.run > step { self.div.min(power(step * unit)) } else { self.div }
     }
 }

@@ -14,12 +14,14 @@
 mod build;
 mod control;
 mod dot;
+mod dot_blocked;
 mod dot_scaled;
 mod expand;
 mod facts;
 mod gather;
 mod layout;
 mod masks;
+mod matrix;
 mod memory;
 mod node;
 mod ops;
@@ -95,6 +97,8 @@ struct Lower<'a> {
     loop_depth: u32,
     /// Shared arrays in use across several moves.
     held: Vec<u32>,
+    /// Tiles in fragments of a matrix unit, by number of their node.
+    fragments: HashMap<u32, matrix::Fragments>,
     /// Masks (numbers of nodes) known to be true where code is being made.
     assumed: HashSet<u32>,
     /// The operation being lowered.
@@ -143,6 +147,7 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         uniform: true,
         loop_depth: 0,
         held: Vec::new(),
+        fragments: HashMap::new(),
         assumed: HashSet::new(),
         at: ("tt.func".into(), Loc::default()),
     };

@@ -160,9 +160,9 @@ impl Lower<'_> {
                 }
                 return Ok(());
             }
-            OpKind::Dot { .. } => {
+            OpKind::Dot { precision } => {
                 let (a, b, c) = (self.tile(args[0])?, self.tile(args[1])?, self.tile(args[2])?);
-                Rep::Tile(self.dot(&a, &b, &c)?)
+                Rep::Tile(self.dot(&a, &b, &c, *precision)?)
             }
             OpKind::DotScaled { formats, scales, pack_k } => {
                 let c = self.tile(args[2])?;
@@ -285,15 +285,61 @@ impl Lower<'_> {
         let to = item(ty)?;
         if ty.is_tile() {
             let operands = args.iter().map(|a| self.spread(*a, ty.shape())).collect::<Result<Vec<_>>>()?;
-            let splats: Option<Vec<Val>> = operands.iter().map(|o| if let Kind::Splat(v) = o.kind { Some(v) } else { None }).collect();
+            let splats: Option<Vec<Val>> = operands.iter().map(|o| if let Kind::Splat(v) = *o.kind() { Some(v) } else { None }).collect();
             if let Some(values) = splats {
                 let v = self.scalar_prim(prim, from, to, &values)?;
                 return Ok(Rep::Tile(self.splat(ty.shape(), to, v)));
+            }
+            if let (Prim::AddPtr, Kind::Splat(base)) = (prim, &*operands[0].kind()) {
+                return Ok(Rep::Tile(self.address(ty.shape(), from, *base, &operands[1])?));
             }
             return Ok(Rep::Tile(self.map(ty.shape(), to, prim, operands)));
         }
         let values = args.iter().map(|a| self.scalar(*a)).collect::<Result<Vec<_>>>()?;
         Ok(Rep::Scalar(self.scalar_prim(prim, from, to, &values)?))
+    }
+
+    /// Base + offsets with what is equal in all offsets added to the base once; offsets of 32 bits do not wrap within a tile.
+    fn address(&mut self, shape: &[u32], item: Item, base: Val, offsets: &Rc<Node>) -> Result<Rc<Node>> {
+        let (mut base, mut offsets) = (base, Rc::clone(offsets));
+        while let Some((part, elem, rest)) = self.peel(&offsets, 0)? {
+            base = self.scalar_prim(Prim::AddPtr, item, item, &[base, part])?;
+            debug_assert!(elem.is_int(), "offsets are integers");
+            offsets = rest;
+        }
+        let base = self.splat(shape, item, base);
+        Ok(self.map(shape, item, Prim::AddPtr, vec![base, offsets]))
+    }
+
+    /// Splits equal elements off a sum: their value, its type, and the rest.
+    fn peel(&mut self, node: &Rc<Node>, depth: u32) -> Result<Option<(Val, Elem, Rc<Node>)>> {
+        let Some(elem) = node.item.elem().filter(|_| depth < 8 && node.versions.borrow().is_empty()) else { return Ok(None) };
+        match &*node.kind() {
+            Kind::Map(Prim::Binary(Binary::AddI), a) => {
+                for (this, other) in [(0, 1), (1, 0)] {
+                    if let Kind::Splat(v) = *a[this].kind() {
+                        return Ok((self.constant(v) != Some(0)).then(|| (v, elem, Rc::clone(&a[other]))));
+                    }
+                }
+                for (this, other) in [(0, 1), (1, 0)] {
+                    if let Some((v, e, rest)) = self.peel(&a[this], depth + 1)? {
+                        let sum = self.map(&node.shape, node.item, Prim::Binary(Binary::AddI), vec![rest, Rc::clone(&a[other])]);
+                        return Ok(Some((v, e, sum)));
+                    }
+                }
+                Ok(None)
+            }
+            Kind::View(srcs, a) => {
+                let Some((v, e, rest)) = self.peel(a, depth + 1)? else { return Ok(None) };
+                Ok(Some((v, e, self.view(&node.shape, srcs.clone(), &rest, node.facts.clone()))))
+            }
+            Kind::Map(Prim::Cast(Cast::ExtS), a) => {
+                let Some((v, e, rest)) = self.peel(&a[0], depth + 1)? else { return Ok(None) };
+                let wide = self.scalar_prim(Prim::Cast(Cast::ExtS), Item::Elem(e), node.item, &[v])?;
+                Ok(Some((wide, elem, self.map(&node.shape, node.item, Prim::Cast(Cast::ExtS), vec![rest]))))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// An operation on scalars, with what follows for divisibility.

@@ -63,7 +63,8 @@ fn block(b: &Block, number: &mut usize, roots: &mut HashMap<Value, Roots>) {
         if lazy(&op.kind) {
             let results: Vec<Roots> = op.results.iter().filter_map(|r| roots.get(r).copied()).collect();
             let merged = results.iter().copied().reduce(|a, b| if a == b { a } else { Roots::Many });
-            if let Some(root) = merged {
+            // A tile wanted several times is stored the first time, so that what it is made of is wanted once.
+            if let Some(root) = merged.map(|m| if m == Roots::Many { Roots::One(own) } else { m }) {
                 op.operands.iter().for_each(|o| add(roots, *o, root));
             }
         } else {

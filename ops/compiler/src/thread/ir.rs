@@ -176,7 +176,7 @@ pub enum Place {
     Shared {
         /// The array.
         array: Shared,
-        /// i32 index.
+        /// i32 index; of several consecutive elements a multiple of their number.
         index: Val,
     },
 }

@@ -3,7 +3,6 @@
 //! A [`Program`] holds functions; a function holds a block of operations in SSA form with structured control flow (each region is one
 //! block). Text with branches (`cf.br`, `cf.cond_br`, which Triton prints for early returns) is structured by the parser.
 
-pub mod axis;
 pub mod interpret;
 mod ir;
 pub mod libdevice;

@@ -299,6 +299,15 @@ impl Machine<'_> {
         Ok(at as usize * self.threads + t)
     }
 
+    /// Index of element `i` of `count` consecutive ones in shared memory.
+    fn shared_index(&self, index: Val, i: usize, count: usize, t: usize) -> Result<i64, String> {
+        let first = scalar::signed(elem(self.kernel.ty(index)), self.get(index, t));
+        if first % count as i64 != 0 {
+            return Err(format!("{count} elements from {first} on, no multiple of their number"));
+        }
+        Ok(first + i as i64)
+    }
+
     /// Reads element `i` of `count` consecutive ones at a place; with a function, replaces it in the same step.
     fn access(&mut self, place: &Place, i: usize, count: usize, t: usize, update: Option<&dyn Fn(u64) -> u64>) -> Result<u64, String> {
         match place {
@@ -316,7 +325,7 @@ impl Machine<'_> {
                 Ok(old)
             }
             Place::Shared { array, index } => {
-                let at = scalar::signed(elem(self.kernel.ty(*index)), self.get(*index, t)) + i as i64;
+                let at = self.shared_index(*index, i, count, t)?;
                 let touch = match update {
                     None => Touch::Read,
                     Some(update) => Touch::Atomic(update(self.shared.peek(array.0, at)?)),
@@ -393,7 +402,7 @@ impl Machine<'_> {
         match place {
             Place::Global { .. } => self.access(place, i, count, t, Some(&|_| bits)).map(|_| ()),
             Place::Shared { array, index } => {
-                let at = scalar::signed(elem(self.kernel.ty(*index)), self.get(*index, t)) + i as i64;
+                let at = self.shared_index(*index, i, count, t)?;
                 self.shared.touch(self.who(t), array.0, at, Touch::Write(bits)).map(|_| ())
             }
         }

@@ -1,0 +1,335 @@
+//! Products on matrix units: factors in shared memory, sums in fragments that loops carry.
+//!
+//! The fragments of a product are shared out among the subgroups in blocks. A sum leaves its fragments only where something else than a
+//! product wants its elements: each subgroup then passes them through a patch of shared memory of its own, into registers laid out so that no
+//! element changes its subgroup.
+
+use std::rc::Rc;
+
+use crate::error::Result;
+use crate::lower::Lower;
+use crate::lower::layout::{Bit, Home, Layout, const_bits, log2};
+use crate::lower::node::{Kind, Node, Storage};
+use crate::lower::place::number;
+use crate::thread::{Effect, FragmentInfo, Inst, Place, Role, Shared, SharedInfo, Stmt, Ty, Val};
+use crate::tile::{Block, DotPrecision, Item, Op, OpKind};
+use crate::{Elem, MatrixShape};
+
+/// Registers per thread up to which sums are kept in fragments.
+const MOST_REGISTERS: u32 = 128;
+
+/// How a product of two axes is shared out.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Plan {
+    /// The unit's shape.
+    pub shape: MatrixShape,
+    /// Fragments of a subgroup: rows, columns.
+    pub each: [u32; 2],
+    /// Subgroups (log2): rows, columns.
+    across: [u32; 2],
+    /// Registers of the elements outside fragments.
+    pub layout: Layout,
+}
+
+/// The elements of a tile in sum fragments, row by row.
+#[derive(Clone)]
+pub(super) struct Fragments {
+    /// Distribution.
+    pub plan: Plan,
+    /// One fragment each.
+    pub values: Vec<Val>,
+}
+
+impl Lower<'_> {
+    /// The plan for an m×n product of a depth, if a matrix unit fits.
+    pub fn unit_plan(&self, shape: &[u32], depth: u32, factors: [Elem; 2], sum: Elem, precision: DotPrecision) -> Option<Plan> {
+        let &[m, n] = shape else { return None };
+        let width = self.kernel.subgroup;
+        let vague = factors[0] == Elem::F32 && precision != DotPrecision::Tf32;
+        if self.thread_bits == 0 || width == 0 || width != self.target.subgroup || factors[0] != factors[1] || vague {
+            return None;
+        }
+        let divides = |s: &&MatrixShape| m.is_multiple_of(s.m) && n.is_multiple_of(s.n) && depth.is_multiple_of(s.k);
+        let fits = self.target.matrix.iter().filter(|s| s.factor == factors[0] && s.sum == sum).filter(divides);
+        let shape = *fits.max_by_key(|s| s.m * s.n * s.k)?;
+        let tiles = [m / shape.m, n / shape.n];
+        let subgroups = log2(self.kernel.threads / width);
+        // As square a block per subgroup as there is.
+        let choices = (0..=subgroups).flat_map(|r| (0..=subgroups - r).map(move |c| [r, c]));
+        let across = choices.filter(|[r, c]| 1 << r <= tiles[0] && 1 << c <= tiles[1]).min_by_key(|[r, c]| {
+            let each = [tiles[0] >> r, tiles[1] >> c];
+            (each[0] * each[1], each[0] * shape.m + each[1] * shape.n)
+        })?;
+        let each = [tiles[0] >> across[0], tiles[1] >> across[1]];
+        let layout = self.unit_layout(&shape, each, across);
+        let bytes = (m * stride(depth, factors[0]) + depth * stride(n, factors[0])) * factors[0].bytes();
+        let patches = self.kernel.threads / width * shape.m * shape.n * sum.bytes();
+        let room = bytes + patches + 64 <= self.target.shared_bytes;
+        (room && layout.regs() <= MOST_REGISTERS).then_some(Plan { shape, each, across, layout })
+    }
+
+    /// Registers so that a subgroup holds what its fragments hold: within a fragment a few neighbours of a row in a thread, the rest over the
+    /// lanes as far as they reach.
+    fn unit_layout(&self, shape: &MatrixShape, each: [u32; 2], across: [u32; 2]) -> Layout {
+        let [rows, columns, down, right] = [shape.m, shape.n, each[0], each[1]].map(|n| log2(n) as usize);
+        let lanes = log2(self.kernel.subgroup) as usize;
+        let near = (rows + columns).saturating_sub(lanes).min(2).min(columns);
+        let (mut reg, mut lane) = (near as u8, 0u8);
+        let mut spread = |_: usize| {
+            if usize::from(lane) < lanes {
+                lane += 1;
+                Home::Thread(lane - 1)
+            } else {
+                reg += 1;
+                Home::Reg(reg - 1)
+            }
+        };
+        let mut inner: Vec<Home> = (0..near).map(|b| Home::Reg(b as u8)).collect();
+        inner.extend((near..columns).map(&mut spread));
+        let tall: Vec<Home> = (0..rows).map(&mut spread).collect();
+        let first = inner.iter().chain(&tall).filter(|h| matches!(h, Home::Reg(_))).count() as u8;
+        let groups = |n: u32, from: u32| (0..n).map(move |b| Home::Thread((lanes as u32 + from + b) as u8));
+        let mut homes = inner;
+        homes.extend((0..right).map(|b| Home::Reg(first + b as u8)));
+        homes.extend(groups(across[1], 0));
+        homes.extend(tall);
+        homes.extend((0..down).map(|b| Home::Reg(first + (right + b) as u8)));
+        homes.extend(groups(across[0], across[1]));
+        Layout { homes }
+    }
+
+    /// The plan of a product in the program, from its types.
+    pub fn plan_of(&self, op: &Op) -> Option<Plan> {
+        let &[a, _, c, ..] = op.operands.as_slice() else { return None };
+        let (a, c) = (self.function.ty(a), self.function.ty(c));
+        match &op.kind {
+            OpKind::Dot { precision } => {
+                let b = self.function.ty(op.operands[1]);
+                let sum = super::dot::sum_elem(a.elem()?, c.elem()?);
+                self.unit_plan(c.shape(), *a.shape().last()?, [a.elem()?, b.elem()?], sum, *precision)
+            }
+            OpKind::DotScaled { formats, scales, pack_k } => {
+                let depth = a.shape().last()? * if formats[0] == "e2m1" && pack_k[0] { 2 } else { 1 };
+                let elem = self.scaled_elem([0, 1].map(|i| (formats[i].as_str(), scales[i])));
+                self.unit_plan(c.shape(), depth, [elem; 2], Elem::F32, DotPrecision::Ieee)
+            }
+            _ => None,
+        }
+    }
+
+    /// The plan for what a loop carries as a sum: its only use is a product, which it becomes.
+    pub fn carried_plan(&self, region: &Block, i: usize) -> Option<Plan> {
+        let last = region.ops.last()?.operands.get(i)?;
+        let arg = region.args[i + 1];
+        let def = region.ops.iter().find(|o| o.results.contains(last))?;
+        let mut used = 0;
+        region.ops.iter().for_each(|o| super::ops::uses(o, &mut |v| used += u32::from(v == arg)));
+        let product = matches!(def.kind, OpKind::Dot { .. } | OpKind::DotScaled { .. }) && def.operands.get(2) == Some(&arg) && used == 1;
+        let plan = if product { self.plan_of(def)? } else { return None };
+        (self.function.ty(arg).elem() == Some(plan.shape.sum)).then_some(plan)
+    }
+
+    /// A kind of fragment.
+    pub fn fragment_ty(&mut self, shape: MatrixShape, role: Role) -> Ty {
+        let info = FragmentInfo { shape, role };
+        let found = self.kernel.fragments.iter().position(|f| *f == info);
+        let index = found.unwrap_or_else(|| {
+            self.kernel.fragments.push(info);
+            self.kernel.fragments.len() - 1
+        });
+        Ty::Fragment(index as u32)
+    }
+
+    /// A tile that is in fragments.
+    pub fn in_fragments(&mut self, shape: &[u32], fragments: Fragments) -> Rc<Node> {
+        let item = Item::Elem(fragments.plan.shape.sum);
+        let node = self.node(shape, item, Kind::Stored, vec![super::facts::Axis::NONE; shape.len()]);
+        self.fragments.insert(node.id, fragments);
+        node
+    }
+
+    /// a·b + c on a matrix unit.
+    pub fn dot_in_unit(&mut self, plan: Plan, a: &Rc<Node>, b: &Rc<Node>, c: &Rc<Node>) -> Result<Rc<Node>> {
+        let mut sums = self.sum_fragments(&plan, c)?;
+        let shape = plan.shape;
+        let (left, right) = self.factors(a, b, shape.factor)?;
+        let [first_row, first_column] = self.block_start(&plan);
+        let depth = a.shape[1];
+        let tys = [Role::A, Role::B, Role::Sum].map(|r| self.fragment_ty(shape, r));
+        let steps = [plan.each[0], plan.each[1]];
+        for k in (0..depth).step_by(shape.k as usize) {
+            let load = |l: &mut Self, ty: Ty, (array, stride): (Shared, u32), row: Option<u32>, column: Option<u32>| {
+                let (start, by, offset) = match (row, column) {
+                    (Some(r), _) => (first_row, stride, r * stride + k),
+                    (_, c) => (first_column, 1, k * stride + c.unwrap_or(0)),
+                };
+                let by = l.i32(i64::from(by));
+                let scaled = l.int(crate::tile::Binary::MulI, Elem::I32, start, by);
+                let offset = l.i32(i64::from(offset));
+                let index = l.add(scaled, offset);
+                l.inst(ty, Inst::FragmentLoad { array, index, stride, transposed: false })
+            };
+            let rows: Vec<Val> = (0..steps[0]).map(|i| load(self, tys[0], left, Some(i * shape.m), None)).collect();
+            let columns: Vec<Val> = (0..steps[1]).map(|j| load(self, tys[1], right, None, Some(j * shape.n))).collect();
+            for (n, sum) in sums.iter_mut().enumerate() {
+                let (i, j) = (n / columns.len(), n % columns.len());
+                *sum = self.inst(tys[2], Inst::FragmentMulAdd(rows[i], columns[j], *sum));
+            }
+        }
+        Ok(self.in_fragments(&c.shape.clone(), Fragments { plan, values: sums }))
+    }
+
+    /// Row and column of the first element of a subgroup's block.
+    fn block_start(&mut self, plan: &Plan) -> [Val; 2] {
+        let lanes = log2(self.kernel.subgroup) as u8;
+        let bits = |from: u8, n: u32, low: u32| {
+            let zeros = std::iter::repeat_n(Bit::Zero, low as usize);
+            zeros.chain((0..n as u8).map(|b| Bit::Thread(from + b))).collect::<Vec<_>>()
+        };
+        let columns = bits(lanes, plan.across[1], log2(plan.each[1] * plan.shape.n));
+        let rows = bits(lanes + plan.across[1] as u8, plan.across[0], log2(plan.each[0] * plan.shape.m));
+        [self.compose(&rows), self.compose(&columns)]
+    }
+
+    /// Both factors in shared memory, rows apart by a few elements more than they have.
+    fn factors(&mut self, a: &Rc<Node>, b: &Rc<Node>, elem: Elem) -> Result<((Shared, u32), (Shared, u32))> {
+        let (va, vb) = (self.settle(a)?, self.settle(b)?);
+        let strides = [stride(a.shape[1], elem), stride(b.shape[1], elem)];
+        let held = self.held.len();
+        let left = self.typed(elem, a.shape[0] * strides[0])?;
+        self.held.push(left.0.0);
+        let right = self.typed(elem, b.shape[0] * strides[1])?;
+        self.held.truncate(held);
+        if left.1 || right.1 {
+            self.barrier(false);
+        }
+        for (node, version, array, stride) in [(a, va, left.0, strides[0]), (b, vb, right.0, strides[1])] {
+            let columns = log2(node.shape[1]) as usize;
+            let group = version.layout.vector_bits(0, columns).min(log2(16 / elem.bytes()) as usize);
+            self.each(&node.shape, &version.layout, group, &mut |l, regs| {
+                let mut values = Vec::new();
+                for n in 0..1u32 << group {
+                    let mut regs = regs.to_vec();
+                    regs[..group].copy_from_slice(&const_bits(n, group));
+                    values.push(l.eval_version(node, &version, &regs)?);
+                }
+                let pos = version.layout.pos(regs);
+                let (row, column) = (l.compose(&pos[columns..]), l.compose(&pos[..columns]));
+                let by = l.i32(i64::from(stride));
+                let start = l.int(crate::tile::Binary::MulI, Elem::I32, row, by);
+                let index = l.add(start, column);
+                l.effect(Effect::Store { place: Place::Shared { array, index }, values, mask: None });
+                Ok(())
+            })?;
+        }
+        self.barrier(false);
+        Ok(((left.0, strides[0]), (right.0, strides[1])))
+    }
+
+    /// A shared array of an element type; whether others may still be reading it.
+    fn typed(&mut self, elem: Elem, len: u32) -> Result<(Shared, bool)> {
+        let found = (0..self.kernel.shared.len()).find(|i| self.kernel.shared[*i].elem == elem && !self.held.contains(&(*i as u32)));
+        let index = found.unwrap_or_else(|| {
+            self.kernel.shared.push(SharedInfo { elem, len });
+            self.kernel.shared.len() - 1
+        });
+        self.kernel.shared[index].len = self.kernel.shared[index].len.max(len);
+        let (need, have) = (self.kernel.shared_bytes(), self.target.shared_bytes);
+        if need > have {
+            return Err(self.limit(format!("{need} bytes of shared memory are needed, the target has {have}; use smaller tiles or more threads")));
+        }
+        Ok((Shared(index as u32), found.is_some() || self.loop_depth > 0))
+    }
+
+    /// A patch of shared memory for one fragment of each subgroup, and where this subgroup's begins.
+    fn patch(&mut self, shape: &MatrixShape) -> Result<(Shared, Val)> {
+        let size = shape.m * shape.n;
+        let subgroups = self.kernel.threads / self.kernel.subgroup;
+        let (array, used) = self.typed(shape.sum, subgroups * size)?;
+        if used {
+            self.barrier(false);
+        }
+        let lanes = log2(self.kernel.subgroup) as u8;
+        let zeros = std::iter::repeat_n(Bit::Zero, log2(size) as usize);
+        let bits: Vec<Bit> = zeros.chain((0..log2(subgroups) as u8).map(|b| Bit::Thread(lanes + b))).collect();
+        Ok((array, self.compose(&bits)))
+    }
+
+    /// For each vector of a thread's registers in fragment (i, j): their first number, and their index in the subgroup's patch.
+    fn in_patch(&mut self, plan: &Plan, fragment: usize, start: Val) -> Vec<(usize, Val, usize)> {
+        let bits = plan.layout.reg_bits();
+        let inner = bits - log2(plan.each[0] * plan.each[1]) as usize;
+        let columns = log2(plan.shape.n) as usize;
+        let rows = log2(plan.shape.m) as usize;
+        let tall = plan.layout.homes.len() - rows - (log2(plan.each[0]) + plan.across[0]) as usize;
+        let near = plan.layout.vector_bits(0, columns).min(2).min(inner);
+        let mut out = Vec::new();
+        for n in 0..1u32 << (inner - near) {
+            let mut regs = const_bits(n << near, inner);
+            regs.extend(const_bits(fragment as u32, bits - inner));
+            let pos = plan.layout.pos(&regs);
+            let place: Vec<Bit> = pos[..columns].iter().chain(&pos[tall..tall + rows]).copied().collect();
+            let within = self.compose(&place);
+            out.push((number(&regs), self.add(start, within), 1 << near));
+        }
+        out
+    }
+
+    fn subgroup_barrier(&mut self) {
+        self.push(Stmt::Do(Effect::SubgroupBarrier));
+    }
+
+    /// A tile as sum fragments of a plan.
+    pub fn sum_fragments(&mut self, plan: &Plan, node: &Rc<Node>) -> Result<Vec<Val>> {
+        if let Some(f) = self.fragments.get(&node.id).filter(|f| f.plan == *plan) {
+            return Ok(f.values.clone());
+        }
+        let ty = self.fragment_ty(plan.shape, Role::Sum);
+        let count = (plan.each[0] * plan.each[1]) as usize;
+        if let Kind::Splat(v) = *node.kind()
+            && self.constant(v) == Some(0)
+        {
+            return Ok((0..count).map(|_| self.inst(ty, Inst::FragmentZero)).collect());
+        }
+        self.prepare(node, &self.wants(&plan.layout, 0))?;
+        let (array, start) = self.patch(&plan.shape)?;
+        let mut out = Vec::new();
+        for fragment in 0..count {
+            for (first, index, near) in self.in_patch(plan, fragment, start) {
+                let values = (0..near).map(|n| self.eval(node, &plan.layout.pos(&const_bits((first + n) as u32, plan.layout.reg_bits()))));
+                let values = values.collect::<Result<Vec<_>>>()?;
+                self.effect(Effect::Store { place: Place::Shared { array, index }, values, mask: None });
+            }
+            self.subgroup_barrier();
+            out.push(self.inst(ty, Inst::FragmentLoad { array, index: start, stride: plan.shape.n, transposed: false }));
+            self.subgroup_barrier();
+        }
+        Ok(out)
+    }
+
+    /// Gives a tile in fragments registers as well.
+    pub fn out_of_fragments(&mut self, node: &Rc<Node>, fragments: &Fragments) -> Result<()> {
+        let plan = &fragments.plan;
+        let (array, start) = self.patch(&plan.shape)?;
+        let elem = plan.shape.sum;
+        let mut values = vec![start; plan.layout.regs() as usize];
+        for (n, fragment) in fragments.values.iter().enumerate() {
+            self.effect(Effect::FragmentStore { fragment: *fragment, array, index: start, stride: plan.shape.n });
+            self.subgroup_barrier();
+            for (first, index, near) in self.in_patch(plan, n, start) {
+                let results: Vec<Val> = (0..near).map(|_| self.fresh(Ty::Elem(elem))).collect();
+                values[first..first + near].copy_from_slice(&results);
+                let inst = Inst::Load { place: Place::Shared { array, index }, mask: None, other: None, volatile: false };
+                self.push(Stmt::Let { results, inst });
+            }
+            self.subgroup_barrier();
+        }
+        self.keep(node, plan.layout.clone(), Storage::Vals(values));
+        Ok(())
+    }
+}
+
+/// Elements between rows in shared memory: 16 bytes more than a row, so that rows begin in different banks.
+fn stride(columns: u32, elem: Elem) -> u32 {
+    columns + 16 / elem.bytes()
+}

@@ -1,1 +1,0 @@
-//! What is known of integers and pointers: contiguity, divisibility, constancy along each axis.
