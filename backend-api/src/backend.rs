@@ -9,7 +9,7 @@ use crate::{
 /// The ABI's major version; another major is another entry symbol.
 pub const ABI_MAJOR: u32 = 1;
 /// The minor version of this description: appended fields raise it.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = if cfg!(feature = "next-minor") { 1 } else { 0 };
 /// The oldest minor this host serves.
 pub const ABI_MINOR_OLDEST: u32 = 0;
 /// Name of the one symbol a backend exports.

@@ -139,5 +139,8 @@ abi_struct! {
         [Free] fn info(device: *mut Device, out_info: *mut DeviceInfo) -> *mut Status,
         /// Waits until all work of the device is done, and returns the first late error.
         [Free] fn sync(device: *mut Device) -> *mut Status,
+        /// Stands for what a minor appends.
+        #[cfg(feature = "next-minor")]
+        @ 1 [Free] fn appended(device: *mut Device) -> *mut Status,
     }
 }

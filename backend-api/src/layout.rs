@@ -189,13 +189,24 @@ pub const fn layout_hash(structs: &[Struct], minor: u32) -> LayoutHash {
     LayoutHash { lo: digest(structs, minor, 1), hi: digest(structs, minor, 2) }
 }
 
+/// [`layout_hash`] of minors 0 to `N` - 1.
+pub const fn layout_hashes<const N: usize>(structs: &[Struct]) -> [LayoutHash; N] {
+    let mut hashes = [LayoutHash { lo: 0, hi: 0 }; N];
+    let mut minor = 0;
+    while minor < N {
+        hashes[minor] = layout_hash(structs, minor as u32);
+        minor += 1;
+    }
+    hashes
+}
+
 /// Declares crossing structs: emits the `#[repr(C)]` type and its [`Struct`] description.
 ///
 /// A field is `name: Type` or `[Thread] fn slot(args) -> Ret`; `@N` before it states the minor that appended it.
 #[macro_export]
 macro_rules! abi_struct {
     ($( $(#[doc = $doc:literal])* $Name:ident = $c_name:literal, kind $kind:literal {
-        $( $(#[doc = $fdoc:literal])* $(@ $since:literal)?
+        $( $(#[doc = $fdoc:literal])* $(#[cfg(feature = $feature:literal)])? $(@ $since:literal)?
             $( $field:ident : $ty:ty )?
             $( [$thread:ident] fn $slot:ident ( $($arg:ident : $aty:ty),* $(,)? ) $(-> $ret:ty)? )?
         , )*
@@ -204,7 +215,7 @@ macro_rules! abi_struct {
         #[repr(C)]
         #[derive(Clone, Copy)]
         pub struct $Name {
-            $( $(#[doc = $fdoc])*
+            $( $(#[doc = $fdoc])* $(#[cfg(feature = $feature)])?
                 $( pub $slot: Option<unsafe extern "C" fn($($arg: $aty),*) $(-> $ret)?>, )?
                 $( pub $field: $ty, )?
             )*
@@ -219,6 +230,7 @@ macro_rules! abi_struct {
                 name: stringify!($Name), c_name: $c_name, kind: $kind, size: ::core::mem::size_of::<Self>(),
                 doc: &[$($doc),*],
                 fields: &[ $(
+                    $(#[cfg(feature = $feature)])?
                     $crate::layout::Field {
                         name: concat!($(stringify!($field))? $(stringify!($slot))?),
                         ty: concat!($(stringify!($ty))?),

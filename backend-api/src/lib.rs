@@ -42,7 +42,7 @@ pub use status::*;
 pub use stream::*;
 pub use types::*;
 
-use layout::{Enum, LayoutHash, Opaque, Struct, layout_hash};
+use layout::{Enum, LayoutHash, Opaque, Struct, layout_hashes};
 
 /// Every struct that crosses, in header order.
 pub const STRUCTS: &[Struct] = &[
@@ -66,7 +66,7 @@ pub const OPAQUES: &[Opaque] = &[
 ];
 
 /// Layout hashes by ABI minor: entry `m` is the hash of minor `m`.
-pub const LAYOUT_HASHES: &[LayoutHash] = &[layout_hash(STRUCTS, 0)];
+pub const LAYOUT_HASHES: &[LayoutHash] = &layout_hashes::<{ ABI_MINOR as usize + 1 }>(STRUCTS);
 
 const _: () = {
     assert!(Tensor::SIZE == 168 && Attr::SIZE == 16 && Op::SIZE == 56 && Binding::SIZE == 16);

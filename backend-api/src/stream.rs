@@ -15,6 +15,9 @@ abi_struct! {
         flags: u32,
         /// A queue of the vendor's (`cudaStream_t`, `cl_command_queue`, …) to wrap, or 0. It outlives the stream.
         native: u64,
+        /// Stands for what a minor appends.
+        #[cfg(feature = "next-minor")]
+        @ 1 appended: u64,
     }
 
     /// Stream and event functions. Required: all but `native` and `elapsed`.

@@ -82,6 +82,8 @@ pub(super) const fn device_table<B: Backend>() -> DeviceTable {
         close: Some(close::<B>),
         info: Some(info::<B>),
         sync: Some(sync::<B>),
+        #[cfg(feature = "next-minor")]
+        appended: None,
     }
 }
 

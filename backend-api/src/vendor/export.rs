@@ -1,5 +1,7 @@
 //! The entry: a backend's statement of itself, assembled from its traits.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::layout::Struct;
 use crate::{
     ABI_MINOR, ABI_MINOR_OLDEST, BackendV1, BlasTable, CclTable, Code, DeviceTable, Error, FftTable, HostV1, LAYOUT_HASHES, MemoryTable, ModuleTable, OpTable, ProfileTable,
@@ -120,21 +122,22 @@ unsafe extern "C" fn shutdown<B: Backend>() -> *mut Status {
 /// # Safety
 /// `host` is NULL or a host table that lives as long as the process; `why_not` is NULL or writable.
 pub unsafe fn query<B: Backend>(host: *const HostV1, why_not: *mut *mut Status) -> *const BackendV1 {
-    // SAFETY: stated by the caller.
-    let checked = unsafe { check_host(host) };
-    match checked {
-        Ok(()) => {
-            B::state().set_host(host);
-            table::<B>()
-        }
-        Err(e) => {
-            if !why_not.is_null() {
-                // SAFETY: stated by the caller.
-                unsafe { why_not.write(e.into_status()) };
-            }
-            core::ptr::null()
-        }
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: stated by the caller.
+        unsafe { check_host(host) }?;
+        B::state().set_host(host);
+        Ok(table::<B>())
+    }));
+    let refusal = match made {
+        Ok(Ok(table)) => return table,
+        Ok(Err(e)) => Error::into_status(e),
+        Err(panic) => B::state().poison(&*panic),
+    };
+    if !why_not.is_null() {
+        // SAFETY: stated by the caller.
+        unsafe { why_not.write(refusal) };
     }
+    core::ptr::null()
 }
 
 /// # Safety

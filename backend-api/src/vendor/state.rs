@@ -84,7 +84,7 @@ impl State {
     }
 
     #[cold]
-    fn poison(&self, panic: &(dyn core::any::Any + Send)) -> *mut Status {
+    pub(super) fn poison(&self, panic: &(dyn core::any::Any + Send)) -> *mut Status {
         let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
         let text = text.unwrap_or_else(|| "a panic without text".to_owned());
         let status = Error::new(Code::PLUGIN_PANIC, format!("the backend panicked: {text}")).into_status();

@@ -43,6 +43,9 @@ pub fn text(reports: &[Report]) -> String {
     if reports.is_empty() {
         out.push_str("<p>Nothing was tested.</p>");
     }
+    if reports.len() > 1 {
+        overview(&mut out, reports);
+    }
     for (i, report) in reports.iter().enumerate() {
         section(&mut out, report, i);
     }
@@ -50,10 +53,30 @@ pub fn text(reports: &[Report]) -> String {
     out
 }
 
+/// All backends at a glance, each with the way to its section.
+fn overview(out: &mut String, reports: &[Report]) {
+    out.push_str("<div class=scroll><table><thead><tr><th>Backend</th><th>Device</th><th>Verdict</th><th>Passed</th><th>Failed</th><th>Not offered</th><th>Time</th></tr></thead><tbody>");
+    for (i, report) in reports.iter().enumerate() {
+        let (t, b) = (&report.totals, &report.backend);
+        let (class, verdict) = if report.passed { ("good", "passed") } else { ("bad", "failed") };
+        let _ = write!(
+            out,
+            "<tr><th><a href=\"#backend{i}\">{}</a></th><td>{}</td><td class={class}>{verdict}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.1} s</td></tr>",
+            escape(&b.backend),
+            escape(&b.product),
+            t.native + t.portable,
+            t.fail,
+            t.unsupported,
+            report.time_ns as f64 * 1e-9
+        );
+    }
+    out.push_str("</tbody></table></div>");
+}
+
 fn section(out: &mut String, report: &Report, index: usize) {
     let (b, t) = (&report.backend, &report.totals);
     let verdict = if report.passed { "<span class=good>passed</span>" } else { "<span class=bad>failed</span>" };
-    let _ = write!(out, "<h2>{} on {}: {verdict}</h2>", escape(&b.backend), escape(&b.device));
+    let _ = write!(out, "<h2 id=backend{index}>{} on {}: {verdict}</h2>", escape(&b.backend), escape(&b.device));
     let facts = [
         ("Device", format!("{} ({})", b.product, b.arch)),
         ("Driver", b.driver.clone()),
@@ -174,6 +197,15 @@ fn cases(out: &mut String, report: &Report, index: usize) {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn several_backends_are_listed_with_links_to_their_sections() {
+        let text = super::text(&[crate::report::sample::report(), crate::report::sample::report()]);
+        for i in 0..2 {
+            assert!(text.contains(&format!("href=\"#backend{i}\"")) && text.contains(&format!("<h2 id=backend{i}>")), "{i}");
+        }
+        assert_eq!(text.matches("<td").count(), text.matches("</td>").count());
+    }
+
     #[test]
     fn the_page_stands_alone_and_escapes_what_backends_say() {
         let text = super::text(&[crate::report::sample::report()]);

@@ -53,7 +53,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| Error::new(Code::NOT_FOUND, format!("{}: {e}", path.display())))
 }
 
-/// Reads `x.npy`, `x.safetensors#name`, or `bf16@x.npy` (the elements' bits as another type of the same width).
+/// Reads `x.npy`, `x.safetensors#name` (a file of one tensor needs no name), or `bf16@x.npy` (the elements' bits as another type of the same width).
 pub fn read(spec: &str) -> Result<Data> {
     let (cast, rest) = match spec.split_once('@') {
         Some((name, rest)) => (Some(crate::spec::dtype(name)?), rest),
@@ -65,8 +65,13 @@ pub fn read(spec: &str) -> Result<Data> {
     let mut data = match path.extension().and_then(|e| e.to_str()) {
         Some("npy") => parse_npy(path, &bytes)?,
         Some("safetensors") => {
-            let name = name.ok_or_else(|| fault(path, "name the tensor: FILE.safetensors#NAME"))?;
-            view(path, &parse(path, &bytes)?, name)?
+            let file = parse(path, &bytes)?;
+            let name = match (name, file.names().as_slice()) {
+                (Some(name), _) => name.to_owned(),
+                (None, [only]) => (*only).to_owned(),
+                (None, names) => return Err(fault(path, format!("name one of its {} tensors: FILE.safetensors#NAME", names.len()))),
+            };
+            view(path, &file, &name)?
         }
         _ => return Err(Error::invalid(format!("'{file}': .npy and .safetensors files are read"))),
     };

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use flagos_catalog::{Numerics, Operator, operators, types_of};
+use flagos_catalog::{AttrKind, Numerics, Operator, operators, types_of};
 use flagos_runtime::{DType, Result};
 
 use crate::output::{Output, plain};
@@ -72,7 +72,7 @@ fn show(o: &'static Operator, output: &Output) -> Result<()> {
     if !o.attributes.is_empty() {
         text += "\nAttributes\n";
         for a in o.attributes {
-            text += &format!("  {:<14} {:?} — {}\n", a.name, a.kind, a.doc);
+            text += &format!("  {:<14} {} — {}\n", a.name, values(&a.kind), a.doc);
         }
     }
     text += &format!("\nTolerance: {}\n", tolerance(o.numerics));
@@ -83,6 +83,25 @@ fn show(o: &'static Operator, output: &Output) -> Result<()> {
     }
     output.text(&text);
     Ok(())
+}
+
+/// What an attribute may hold, and what it is when left out.
+fn values(kind: &AttrKind) -> String {
+    let default = |d: Option<String>| d.map_or_else(|| "required".to_owned(), |d| format!("{d} by default"));
+    match kind {
+        AttrKind::Int { default: d, min, max } => {
+            let range = match (*min, *max) {
+                (i64::MIN, i64::MAX) => "integer".to_owned(),
+                (min, i64::MAX) => format!("integer from {min}"),
+                (min, max) => format!("integer from {min} to {max}"),
+            };
+            format!("{range}, {}", default(d.map(|d| d.to_string())))
+        }
+        AttrKind::Float { default: d } | AttrKind::Number { default: d } => format!("number, {}", default(d.map(|d| d.to_string()))),
+        AttrKind::Bool { default: d } => format!("true or false, {d} by default"),
+        AttrKind::Choice { names, default: d } => format!("{}, {} by default", names.join(" or "), names.get(*d as usize).unwrap_or(&"none")),
+        AttrKind::Ints { default: d } => format!("list of integers, {}", default(d.map(|d| format!("{d:?}")))),
+    }
 }
 
 fn tolerance(n: Numerics) -> String {

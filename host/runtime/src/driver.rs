@@ -234,7 +234,9 @@ impl Driver {
     // Streams and events.
 
     pub(crate) fn stream_create(&self, device: Raw<abi::Device>, priority: i32, native: u64) -> Result<Raw<abi::Stream>> {
-        let desc = abi::StreamDesc { size: abi::StreamDesc::SIZE, kind: abi::StreamDesc::KIND, priority, flags: 0, native };
+        // SAFETY: all-zero bytes are a valid StreamDesc.
+        let empty: abi::StreamDesc = unsafe { core::mem::zeroed() };
+        let desc = abi::StreamDesc { size: abi::StreamDesc::SIZE, kind: abi::StreamDesc::KIND, priority, native, ..empty };
         make!(self, self.backend.tables.stream, create, device.as_ptr(), &desc)
     }
     pub(crate) fn stream_destroy(&self, stream: Raw<abi::Stream>) -> Result<()> {

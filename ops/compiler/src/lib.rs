@@ -47,5 +47,8 @@ pub fn compile(program: &tile::Program, entry: &str, target: &Target, options: &
     tile::simplify::simplify(&mut program);
     let mut kernel = lower::lower(&program, entry, target, options)?;
     thread::math::expand(&mut kernel, target);
+    if cfg!(debug_assertions) {
+        thread::verify::verify(&kernel)?;
+    }
     emit::emit(&kernel, target)
 }

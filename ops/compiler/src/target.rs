@@ -43,6 +43,13 @@ impl Target {
     pub fn has(&self, cap: u64) -> bool {
         self.caps & cap == cap
     }
+
+    /// Whether `Fma` of a float type is one instruction. Where it is not (Vulkan lets drivers round the product too; words "fma32" and "fma64" of
+    /// `arch` say that one does not), code that needs no fused rounding does better with a product and a sum.
+    pub fn fuses(&self, elem: Elem) -> bool {
+        let word = if elem == Elem::F64 { "fma64" } else { "fma32" };
+        self.format != KernelFormat::SPIRV_VULKAN || self.arch.split('+').skip(1).any(|w| w == word)
+    }
 }
 
 /// How a kernel is built.

@@ -10,7 +10,7 @@ use flagos_compiler::error::Kind;
 use flagos_compiler::{Compiled, Elem, Target};
 use support::cuda::{Gpu, Nvrtc, name};
 use support::harness::{Counts, Test};
-use support::{Case, atomics, control, elementwise, judge, matrix, memory};
+use support::{Case, atomics, control, elementwise, judge, matrix, memory, random};
 
 fn target(arch: &str) -> Target {
     let caps = caps::FP16 | caps::BF16 | caps::FP64 | caps::INT64 | caps::ATOMIC64;
@@ -99,6 +99,7 @@ const RUN: &[Test<Gpu>] = &[
     ("accesses and control flow run", |g| run(g, accesses())),
     ("sharing runs", |g| run(g, sharing())),
     ("atomics run", |g| run(g, atomic())),
+    ("programs at random run", |g| run(g, (200..232).map(|seed| random::program(seed, 32)).collect())),
     ("matrix units run", |g| run(g, products())),
 ];
 

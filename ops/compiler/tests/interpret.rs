@@ -33,3 +33,21 @@ fn every_text_of_the_corpus_survives_the_printer() {
         case.check(&args).unwrap_or_else(|e| panic!("{e}"));
     }
 }
+
+#[test]
+fn texts_of_older_and_newer_triton_mean_the_same() {
+    let mut count = 0;
+    let cases = corpus::cases();
+    for version in ["3.4", "3.9"] {
+        for file in std::fs::read_dir(format!("{}/tests/corpus/versions/{version}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+            let path = file.unwrap().path();
+            let case = cases.iter().find(|c| path.file_stem().is_some_and(|s| *s == *c.name)).expect("a case of this name");
+            let program = parse(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let mut args = case.args.clone();
+            interpret::run(&program, &case.entry, case.grid, &mut args).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            case.check(&args).unwrap_or_else(|e| panic!("Triton {version}: {e}"));
+            count += 1;
+        }
+    }
+    assert!(count >= 50, "{count} texts");
+}

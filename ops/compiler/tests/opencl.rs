@@ -9,7 +9,7 @@ use flagos_compiler::thread::{Kernel, Ty};
 use flagos_compiler::{Elem, Target};
 use support::harness::{Counts, Test};
 use support::opencl::OpenCl;
-use support::{Case, atomics, control, elementwise, judge, memory};
+use support::{Case, atomics, control, elementwise, judge, memory, random};
 
 fn target(caps: u64) -> Target {
     Target { format: KernelFormat::OPENCL_C, arch: "any".into(), caps, max_block_threads: 256, shared_bytes: 32 << 10, subgroup: 0, matrix: Vec::new() }
@@ -43,6 +43,7 @@ const TESTS: &[Test<OpenCl>] = &[
     ("parameters, pointers and blocks", |d| check(d, [memory::parameters(32), memory::pointers(16), memory::blocks(8)])),
     ("shared memory", |d| check(d, types(d).flat_map(|e| [(32, 64), (64, 65)].map(|(t, len)| memory::exchange(t, e, len))))),
     ("atomics on every type", |d| check(d, types(d).flat_map(|e| [atomics::update(16, e, false), atomics::update(16, e, true), atomics::swap(32, e)]))),
+    ("programs at random", |d| check(d, (100..108).filter(|_| d.caps & caps::FP64 != 0).map(|seed| random::program(seed, 16)))),
     ("what a device lacks is refused", |_| refusals()),
 ];
 

@@ -88,7 +88,7 @@ fn cook(call: &Call, target: &Target) -> Result<Recipe> {
     } else {
         // What of q, k and v is in shared memory at a time stays within 32 KiB.
         let most = if sum == Elem::F64 { 32 } else { 64 };
-        Tiles { l: extent(l, 16, 32), s: extent(s, 16, 32), e: extent(e, 16, most), ev: extent(ev, 16, most) }
+        Tiles { l: extent(l, 16, most / 2), s: extent(s, 16, 32), e: extent(e, 16, most), ev: extent(ev, 16, most) }
     };
     let parts = ceil_div(ev, tiles.ev.into());
     let blocks = batch.count() * ceil_div(l, tiles.l.into()) * parts;

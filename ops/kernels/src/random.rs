@@ -5,7 +5,7 @@ use flagos_catalog::Call;
 use flagos_compiler::build::{Expr, Kernel};
 use flagos_compiler::{Elem, Target};
 
-use crate::launch::{Code, block, ceil_div};
+use crate::launch::{Code, block, ceil_div, is_cpu};
 use crate::number::{compute, memory, narrow, supported};
 use crate::pointwise::entry;
 use crate::space::{Space, Walk, index, integer};
@@ -65,6 +65,15 @@ fn normal(call: &Call, target: &Target) -> Result<Recipe> {
     fill(call, target, if call.outputs[0].dtype == DType::F64 { wide } else { narrow }, mean, std)
 }
 
+/// Tiles of n as one of n×2 or n×2×2 whose last axes, row-major, run through them.
+fn interleave(values: &[Expr]) -> Expr {
+    match values {
+        [a, b] => a.join(*b),
+        [a, b, c, d] => a.join(*c).join(b.join(*d)),
+        _ => unreachable!("blocks have two or four numbers"),
+    }
+}
+
 struct Args {
     seed: Expr,
     stride: Expr,
@@ -85,8 +94,11 @@ fn fill(call: &Call, target: &Target, draw: Draw, base: f64, factor: f64) -> Res
     let space = Space::of(&y.shape, &[&y]);
     let (wide, elem) = (space.wide(), compute(t));
     let each: i64 = if elem == Elem::F64 { 2 } else { 4 };
-    let size = (block(target, memory(t).bytes()) / each as u32).max(32);
+    // A processor keeps the words of as many blocks in memory of its own.
+    let size = if is_cpu(target) { 64 } else { (block(target, memory(t).bytes()) / each as u32).max(32) };
     let form = space.form(wide);
+    // Loops over elements would compute a block for each of its numbers.
+    let apart = is_cpu(target);
     let number = |v: f64| match elem {
         Elem::F64 => Arg::Scalar { bits: v.to_bits(), bytes: 8 },
         _ => Arg::Scalar { bits: (v as f32).to_bits().into(), bytes: 4 },
@@ -106,9 +118,15 @@ fn fill(call: &Call, target: &Target, draw: Draw, base: f64, factor: f64) -> Res
             let number = at.to(index(wide)) * i64::from(size) + k.arange(size);
             let words = |v: Expr| [v.to(Elem::I32), v.shr_unsigned(32i64).to(Elem::I32)];
             let w = philox(k, words(offset + number.to(Elem::I64)), words(seed));
-            for (j, value) in draw(k, w, a.base, a.factor).into_iter().enumerate() {
-                let i = number * each + j as i64;
-                (a.y + a.walk.offsets(i)[0]).store_masked(narrow(value, t), i.lt(a.n));
+            let values: Vec<Expr> = draw(k, w, a.base, a.factor).into_iter().map(|v| narrow(v, t)).collect();
+            let store = |i: Expr, value: Expr| (a.y + a.walk.offsets(i)[0]).store_masked(value, i.lt(a.n));
+            if apart {
+                values.into_iter().enumerate().for_each(|(j, value)| store(number * each + j as i64, value));
+            } else {
+                // A thread's numbers are neighbours: written together.
+                let all = size * each as u32;
+                let first = at.to(index(wide)) * i64::from(all);
+                store(first + k.arange(all), interleave(&values).reshape(&[all]));
             }
         },
     );

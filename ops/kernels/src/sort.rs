@@ -71,6 +71,14 @@ fn bitonic(k: &Kernel, cut: Cut, mut key: Expr, mut place: Expr) -> [Expr; 2] {
     [key, place]
 }
 
+/// Each key's rank in its line, of equal keys the first before the others: what suits a processor, whose vectors compare one key with
+/// many, while exchanges along a line would go through memory.
+fn ranks(k: &Kernel, keys: Expr, n: u32) -> Expr {
+    let (other, at, own) = (keys.reshape(&[n, 1]), k.arange(n).expand(1), k.arange(n).expand(0));
+    let before = other.lt(keys) | (other.equals(keys) & at.lt(own));
+    before.to(Elem::I32).sum(0).expand(0)
+}
+
 /// Where a chunk's pairs come from.
 #[derive(Clone)]
 enum Source {
@@ -126,9 +134,12 @@ fn cook(call: &Call, target: &Target, descending: bool, k: Option<i64>) -> Resul
     let like = |v: &View| v.with_axes(&x.shape.iter().copied().zip(v.stride.iter().copied()).collect::<Vec<_>>());
     let lines = Lines::new(&x.shape, &over, &[&x, &like(&values), &like(&indices)], false);
     let length = lines.line.count();
-    let tile = extent(length, 2, if is_cpu(target) { 256 } else { 1024 });
-    let t = x.dtype;
-    let keep = k.unwrap_or(length);
+    let (t, keep) = (x.dtype, k.unwrap_or(length));
+    // Ranks cost a comparison with each of the tile; what narrows chunks to k wants them longer than that.
+    let tile = match is_cpu(target) {
+        true => extent(length, 2, if keep <= 64 { 256 } else { 64 }),
+        false => extent(length, 2, 1024),
+    };
     let sorter = Sorter { name: call.operator.name, target, x, values, indices, lines, t, descending, keep, tile };
     if length <= i64::from(tile) {
         recipe.steps.push(sorter.chunks(&Source::Elements, &Sink::Outputs, length, keep));
@@ -175,7 +186,8 @@ impl Sorter<'_> {
         let chunks = ceil_div(length, tile.into());
         let kept = self.lines.kept.count();
         let size = block(self.target, 4).max(tile);
-        let cut = Cut { lines: extent(kept, 1, size / tile), points: tile, inner: true };
+        let ranked = is_cpu(self.target);
+        let cut = Cut { lines: if ranked { 1 } else { extent(kept, 1, size / tile) }, points: tile, inner: true };
         let key_elem = compute(t).as_int();
         let (from_pairs, to_pairs) = (matches!(source, Source::Pairs { .. }), matches!(sink, Sink::Pairs { .. }));
         let form = self.lines.form();
@@ -216,8 +228,14 @@ impl Sorter<'_> {
                     let places = exist.select(points.broadcast(&cut.shape()), most(k, place));
                     (exist.select(key_of(raw, t, descending), last), places)
                 };
-                let [keys, places] = bitonic(k, cut, keys, places);
-                let rank = a.walk.points(k, cut, a.walk.int(k, 0));
+                let in_order = a.walk.points(k, cut, a.walk.int(k, 0));
+                let (keys, places, rank) = match ranked {
+                    true => (keys, places, ranks(k, keys, tile).to(place)),
+                    false => {
+                        let [keys, places] = bitonic(k, cut, keys, places);
+                        (keys, places, in_order)
+                    }
+                };
                 let chosen = rows.exist & rank.lt(a.keep);
                 if to_pairs {
                     let at = (rows.index * a.chunks + chunk) * a.keep + rank;

@@ -17,7 +17,7 @@ fn family(name: &str, target: &Target, aligned: bool) {
         for types in assignments(o) {
             for case in Cases::of(o).iter().filter(|c| c.tier == Tier::Smoke) {
                 let instance = case.instance(o, &types, 1).expect("a case");
-                if let Err(e) = judge::check(o, &instance, target, aligned) {
+                if let Err(e) = judge::check(o, &instance, target, aligned, &machine::interpreted) {
                     failures.push(format!("{}: {e}", instance.id));
                 }
             }

@@ -20,7 +20,7 @@ fn long_lines_pass() {
             for case in Cases::of(o).iter().filter(|c| c.tier == Tier::Quick) {
                 for (format, rich) in [(KernelFormat::C, true), (KernelFormat::SPIRV_VULKAN, false)] {
                     let instance = case.instance(o, &types, 1).expect("a case");
-                    if let Err(e) = judge::check(o, &instance, &support::target(format, rich), rich) {
+                    if let Err(e) = judge::check(o, &instance, &support::target(format, rich), rich, &machine::interpreted) {
                         failures.push(format!("{}: {e}", instance.id));
                     }
                 }

@@ -13,7 +13,8 @@ use crate::tool::{Outcome, capture, command, files, has, root, run, target};
 pub fn run_gates() -> Outcome {
     prefix()?;
     symbols()?;
-    seeded_change()
+    seeded_change()?;
+    crate::corpus::run()
 }
 
 /// One line per field that existed at `minor`.

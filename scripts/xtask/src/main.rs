@@ -4,6 +4,7 @@
 mod abi;
 mod ci;
 mod codegen;
+mod corpus;
 mod new;
 mod stage;
 mod tidy;

@@ -24,6 +24,7 @@ pub fn amend(table: &mut BackendV1) {
     if is(Fault::LayoutHash) {
         table.layout_hash.lo ^= 1;
     }
+    assert!(!is(Fault::PanicsInEntry), "planted in the entry");
     if is(Fault::EntryStartsThread) {
         std::thread::spawn(std::thread::park);
     }

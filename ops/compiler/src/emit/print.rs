@@ -4,10 +4,11 @@ use core::fmt::Write;
 
 use super::atomic::check_rmw;
 use super::literal;
-use super::source::{Atomic, Printer, from_bits, invalid, line, memory_type, to_bits};
+use super::source::{Atomic, Printer, Sum, from_bits, invalid, line, memory_type, to_bits};
 use crate::Elem;
 use crate::error::Result;
 use crate::thread::{Effect, Inst, Place, Shared, Stmt, Ty, Val, Var};
+use crate::tile::{Binary, Cast};
 
 impl Printer<'_> {
     /// Name of the entry point.
@@ -125,6 +126,11 @@ impl Printer<'_> {
         }
         let &[result] = results else { return Err(invalid(format!("{inst:?} with {} results; it has one", results.len()))) };
         let ty = self.kernel.ty(result);
+        match inst {
+            Inst::Binary(Binary::AddI, a, b) => self.sums[result.0 as usize] = Some(Sum::Of(*a, *b)),
+            Inst::Cast(Cast::ExtS, v) => self.sums[result.0 as usize] = Some(Sum::Extended(*v)),
+            _ => {}
+        }
         let text = match inst {
             Inst::Const(bits) => {
                 if let Ty::Elem(elem) = ty {
@@ -149,12 +155,7 @@ impl Printer<'_> {
             Inst::Cast(op, v) => self.cast(*op, *v, ty)?,
             Inst::PtrAdd(pointer, offset) => {
                 let Ty::Ptr(elem) = self.kernel.ty(*pointer) else { return Err(invalid(format!("%{} is no pointer to add to", pointer.0))) };
-                let bytes = elem.bytes();
-                match self.constants[offset.0 as usize] {
-                    Some(bits) => format!("{} + {}", self.u(*pointer), literal::signed(64, literal::value(self.elem(*offset)?, bits).wrapping_mul(bytes.into()), self.dialect.long())),
-                    None if bytes == 1 => format!("{} + (i64)({})", self.u(*pointer), self.s(*offset)?),
-                    None => format!("{} + (i64)({}) * {bytes}", self.u(*pointer), self.s(*offset)?),
-                }
+                self.moved(*pointer, *offset, elem.bytes())?
             }
             Inst::Get(var, index) => self.variable(*var, *index),
             Inst::GetAt(var, index) => format!("x{}[{}]", var.0, self.s(*index)?),
@@ -166,6 +167,44 @@ impl Printer<'_> {
         };
         line!(self, "{} v{} = {text};", self.const_type(ty)?, result.0);
         Ok(())
+    }
+
+    /// A pointer moved by an offset, whose terms are added one by one: where the sum of an i32 offset would overflow the address lies outside of
+    /// any buffer the sum could have meant, and otherwise it is the same.
+    fn moved(&self, pointer: Val, offset: Val, bytes: u32) -> Result<String> {
+        let mut terms = Vec::new();
+        self.terms(offset, 0, &mut terms);
+        terms.sort_unstable();
+        let (mut text, mut constant) = (self.u(pointer), 0i64);
+        for term in terms {
+            match self.constants[term.0 as usize] {
+                Some(bits) => constant = constant.wrapping_add(literal::value(self.elem(term)?, bits)),
+                None if bytes == 1 => write!(text, " + (i64)({})", self.s(term)?).expect("a String takes everything"),
+                None => write!(text, " + (i64)({}) * {bytes}", self.s(term)?).expect("a String takes everything"),
+            }
+        }
+        if constant != 0 {
+            write!(text, " + {}", literal::signed(64, constant.wrapping_mul(bytes.into()), self.dialect.long())).expect("a String takes everything");
+        }
+        Ok(text)
+    }
+
+    /// Appends the terms of an i32 or i64 offset.
+    fn terms(&self, value: Val, depth: u32, out: &mut Vec<Val>) {
+        let narrow = |v: Val| matches!(self.kernel.ty(v), Ty::Elem(Elem::I32 | Elem::I64));
+        match self.sums[value.0 as usize] {
+            Some(Sum::Of(a, b)) if narrow(value) && depth < 8 => {
+                let is_constant = |v: Val| self.constants[v.0 as usize].is_some();
+                if self.dialect.splits_addresses() || is_constant(a) || is_constant(b) {
+                    self.terms(a, depth + 1, out);
+                    self.terms(b, depth + 1, out);
+                } else {
+                    out.push(value);
+                }
+            }
+            Some(Sum::Extended(v)) if matches!(self.kernel.ty(v), Ty::Elem(Elem::I32)) && matches!(self.sums[v.0 as usize], Some(Sum::Of(..))) => self.terms(v, depth, out),
+            _ => out.push(value),
+        }
     }
 
     /// Type of a constant value.

@@ -64,6 +64,10 @@ pub(super) trait Dialect {
     fn num_blocks(&self, axis: u8) -> String;
     /// Index of the thread in the block.
     fn thread_id(&self) -> &'static str;
+    /// Whether every sum in an offset is added to the address term by term; else constants alone are.
+    fn splits_addresses(&self) -> bool {
+        false
+    }
     /// A line before a loop that is to be unrolled fully or by a factor.
     fn unroll(&self, factor: u32) -> Option<String>;
     /// An element at a global address, as its type in memory.
@@ -119,6 +123,15 @@ pub(super) fn invalid(message: String) -> CompileError {
     CompileError::invalid("", Default::default(), message)
 }
 
+/// How a value that may be an offset came about.
+#[derive(Clone, Copy)]
+pub(super) enum Sum {
+    /// Of two values.
+    Of(Val, Val),
+    /// Sign-extended.
+    Extended(Val),
+}
+
 /// Text under construction.
 pub(super) struct Printer<'a> {
     /// What is printed.
@@ -129,6 +142,8 @@ pub(super) struct Printer<'a> {
     pub dialect: &'a dyn Dialect,
     /// Bits of values that are constants: they stand where they are used.
     pub constants: Vec<Option<u64>>,
+    /// Values that are sums of two i32 or i64, or one extended from i32: the terms of addresses.
+    pub sums: Vec<Option<Sum>>,
     /// The text so far.
     pub out: String,
     /// Depth of the next line.
@@ -137,8 +152,8 @@ pub(super) struct Printer<'a> {
 
 /// Writes a kernel in a dialect.
 pub(super) fn emit(kernel: &Kernel, target: &Target, dialect: &dyn Dialect) -> Result<Compiled> {
-    let constants = vec![None; kernel.types.len()];
-    let mut p = Printer { kernel, target, dialect, constants, out: String::with_capacity(1 << 14), depth: 0 };
+    let (constants, sums) = (vec![None; kernel.types.len()], vec![None; kernel.types.len()]);
+    let mut p = Printer { kernel, target, dialect, constants, sums, out: String::with_capacity(1 << 14), depth: 0 };
     dialect.open(&mut p)?;
     p.depth = 1;
     p.statements(&kernel.body)?;

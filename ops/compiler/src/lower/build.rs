@@ -1,7 +1,7 @@
 //! Making thread code: values, constants, folding, equal instructions found again, scopes.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::Weak;
 
 use crate::Elem;
 use crate::lower::Lower;
@@ -18,7 +18,7 @@ pub(super) struct Scope {
     /// Values of nodes at element numbers.
     pub memo: HashMap<(u32, Pos), Val>,
     /// Nodes that got storage here.
-    pub stored: Vec<Rc<Node>>,
+    pub stored: Vec<Weak<Node>>,
 }
 
 fn pure(inst: &Inst) -> bool {
@@ -39,7 +39,7 @@ impl Lower<'_> {
     pub fn close(&mut self) -> Vec<Stmt> {
         let depth = self.scopes.len();
         let Some(scope) = self.scopes.pop() else { return Vec::new() };
-        for node in scope.stored {
+        for node in scope.stored.iter().filter_map(Weak::upgrade) {
             node.versions.borrow_mut().retain(|v| v.scope < depth);
         }
         scope.stmts

@@ -328,7 +328,7 @@ fn reads(node: &Rc<Node>, arrays: &[Var], own: Var, straight: bool) -> bool {
     if !versions.is_empty() {
         return versions.iter().any(|v| matches!(&v.storage, Storage::Array(s) if arrays.contains(&s.var) && !(s.var == own && straight)));
     }
-    match &node.kind {
+    match &*node.kind() {
         Kind::View(srcs, a) => {
             let same = a.bits() == node.bits() && srcs.iter().enumerate().all(|(i, s)| *s == Src::From(i));
             reads(a, arrays, own, straight && same)

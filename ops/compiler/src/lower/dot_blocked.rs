@@ -80,8 +80,12 @@ impl Lower<'_> {
         Ok(())
     }
 
-    /// x·y + old, rounded once where it is a float.
+    /// x·y + old, rounded once where that is one instruction.
     pub fn multiply_add(&mut self, elem: Elem, x: Val, y: Val, old: Val) -> Val {
+        if elem.is_float() && !self.target.fuses(elem) {
+            let product = self.inst(Ty::Elem(elem), Inst::Binary(Binary::MulF, x, y));
+            return self.inst(Ty::Elem(elem), Inst::Binary(Binary::AddF, old, product));
+        }
         if elem.is_float() {
             return self.inst(Ty::Elem(elem), Inst::Fma(x, y, old));
         }

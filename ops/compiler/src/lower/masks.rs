@@ -27,7 +27,7 @@ impl Lower<'_> {
         if mask.facts[axis].same >= n {
             return true;
         }
-        match &mask.kind {
+        match &*mask.kind() {
             Kind::Map(Prim::CmpI(op), a) => deciding(*op) == Some(Bit::One) && a[0].facts[axis].run >= n && a[1].facts[axis].same >= n,
             Kind::Map(Prim::Binary(Binary::And), a) => a.iter().all(|m| self.falling(m, axis, vector)),
             // Axes of other numbers are the same where the shapes end alike.
@@ -42,7 +42,7 @@ impl Lower<'_> {
 
     /// A scalar that is true only if every element of the mask is; `None` where one element does not tell.
     fn all_true(&mut self, mask: &Rc<Node>) -> Result<Option<Val>> {
-        match &mask.kind {
+        match &*mask.kind() {
             Kind::Splat(v) => Ok(Some(*v)),
             Kind::View(_, a) => self.all_true(a),
             Kind::Map(Prim::Binary(Binary::And), a) => {
@@ -95,7 +95,7 @@ impl Lower<'_> {
         if !node.versions.borrow().is_empty() || !seen.insert(node.id) {
             return;
         }
-        match &node.kind {
+        match &*node.kind() {
             Kind::View(_, a) => self.masks_of(a, out, seen),
             Kind::Pick(_, a, b) => [a, b].into_iter().for_each(|n| self.masks_of(n, out, seen)),
             Kind::Map(_, operands) => operands.iter().for_each(|n| self.masks_of(n, out, seen)),
@@ -114,7 +114,7 @@ impl Lower<'_> {
 
 /// Whether an expression can be evaluated anywhere: it reads neither memory nor storage.
 fn index_only(node: &Rc<Node>) -> bool {
-    match &node.kind {
+    match &*node.kind() {
         Kind::Splat(_) | Kind::Range(_) => true,
         Kind::View(_, a) => index_only(a),
         Kind::Map(_, operands) => node.cost <= 64 && operands.iter().all(index_only),

@@ -286,7 +286,7 @@ impl Lower<'_> {
         }
         let ty = self.fragment_ty(plan.shape, Role::Sum);
         let count = (plan.each[0] * plan.each[1]) as usize;
-        if let Kind::Splat(v) = node.kind
+        if let Kind::Splat(v) = *node.kind()
             && self.constant(v) == Some(0)
         {
             return Ok((0..count).map(|_| self.inst(ty, Inst::FragmentZero)).collect());

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::Elem;
 use crate::error::Result;
-use crate::lower::layout::{Bit, Home, Layout, axis_bits, const_bits};
+use crate::lower::layout::{Bit, Home, Layout, axis_bits, const_bits, log2};
 use crate::lower::node::{Kind, Node, item_ty};
 use crate::lower::{Lower, Rep};
 use crate::thread::{Effect, Inst, Place, Stmt, Ty, Val};
@@ -192,8 +192,10 @@ impl Lower<'_> {
         let axis = (0..pointer.shape.len()).max_by_key(|a| pointer.facts[*a].run).unwrap_or(0);
         let (low, high) = axis_bits(&pointer.shape, axis);
         let run = |l: &Layout| (low..high).take_while(|b| matches!(l.homes[*b], Home::Thread(_)) || l.homes[*b] == Home::Reg((*b - low) as u8)).count();
-        // Runs of eight elements, as the fragments of matrix units have them, are worth more than moving a tile.
-        let enough = run(&anchor).min(3);
+        // Sums of a matrix unit stay where they are: to move a tile of them may take more shared memory than there is.
+        let unit = self.fragments.values().any(|f| f.plan.layout == have);
+        let bytes = if let Item::Ptr(e) = pointer.item { e.bytes() } else { 8 };
+        let enough = run(&anchor).min(if unit { 3 } else { log2(64 / bytes) as usize });
         if pointer.facts[axis].run == 1 || run(&have) >= enough { have } else { anchor }
     }
 
@@ -269,7 +271,7 @@ impl Lower<'_> {
         if !node.versions.borrow().is_empty() {
             return;
         }
-        match &node.kind {
+        match &*node.kind() {
             Kind::Map(_, operands) => operands.iter().for_each(|o| self.fusible(o, target, out)),
             Kind::View(_, a) if a.bits() == node.bits() => self.fusible(a, target, out),
             Kind::Pick(_, a, b) => [a, b].into_iter().for_each(|o| self.fusible(o, target, out)),
@@ -425,10 +427,10 @@ fn fill(layout: &Layout, regs: &[Bit], n: u32, vector: usize) -> Vec<Bit> {
 
 /// The scalar base of an address tile and the node of its offsets where there is one addition.
 fn root(pointer: &Rc<Node>) -> Option<(Val, Option<u32>)> {
-    match &pointer.kind {
+    match &*pointer.kind() {
         Kind::Splat(v) => Some((*v, None)),
         Kind::Map(super::prim::Prim::AddPtr, a) => match root(&a[0])? {
-            (v, None) if matches!(a[0].kind, Kind::Splat(_)) => Some((v, Some(a[1].id))),
+            (v, None) if matches!(*a[0].kind(), Kind::Splat(_)) => Some((v, Some(a[1].id))),
             (v, _) => Some((v, None)),
         },
         Kind::View(_, a) => root(a).map(|r| (r.0, None)),

@@ -95,8 +95,10 @@ pub(super) struct Node {
     pub shape: Vec<u32>,
     /// Element or pointer.
     pub item: Item,
-    /// How to compute it.
-    pub kind: Kind,
+    /// How to compute it; only storage once that lasts as long as the tile.
+    kind: RefCell<Rc<Kind>>,
+    /// Number of open statement lists when it was made.
+    scope: usize,
     /// Rough cost of computing an element.
     pub cost: u32,
     /// Height of the expression.
@@ -114,9 +116,13 @@ impl Node {
     pub fn bits(&self) -> usize {
         shape_bits(&self.shape)
     }
+    /// How to compute it.
+    pub fn kind(&self) -> Rc<Kind> {
+        Rc::clone(&self.kind.borrow())
+    }
     /// The constant all elements equal.
     fn equal(&self, lower: &Lower) -> Option<u64> {
-        match &self.kind {
+        match &*self.kind() {
             Kind::Splat(v) => lower.constant(*v),
             Kind::View(_, a) => a.equal(lower),
             _ => None,
@@ -138,7 +144,8 @@ impl Lower<'_> {
         let cost = operands.iter().fold(own, |c, o| c.saturating_add(o.cost));
         let depth = 1 + operands.iter().map(|o| if o.versions.borrow().is_empty() { o.depth } else { 0 }).max().unwrap_or(0);
         self.nodes += 1;
-        Rc::new(Node { id: self.nodes, shape: shape.to_vec(), item, kind, cost, depth, many: self.many_next, facts, versions: RefCell::default() })
+        let (kind, scope) = (RefCell::new(Rc::new(kind)), self.scopes.len());
+        Rc::new(Node { id: self.nodes, shape: shape.to_vec(), item, kind, scope, cost, depth, many: self.many_next, facts, versions: RefCell::default() })
     }
 
     /// Equal elements.
@@ -172,9 +179,13 @@ impl Lower<'_> {
     /// Adds a stored form, valid until the innermost statement list closes.
     pub fn keep(&mut self, node: &Rc<Node>, layout: Layout, storage: Storage) {
         let scope = self.scopes.len();
+        if scope <= node.scope && !cheap(node) {
+            // What it was made of is not needed any more, nor are its arrays.
+            *node.kind.borrow_mut() = Rc::new(Kind::Stored);
+        }
         node.versions.borrow_mut().push(Version { layout, storage, scope });
         if let Some(s) = self.scopes.last_mut() {
-            s.stored.push(Rc::clone(node));
+            s.stored.push(Rc::downgrade(node));
         }
     }
 
@@ -189,7 +200,7 @@ impl Lower<'_> {
 
     /// `tt.expand_dims`, `tt.broadcast`, `tt.reshape`, `tt.trans` and such: a view with given facts.
     pub fn view(&mut self, shape: &[u32], srcs: Vec<Src>, operand: &Rc<Node>, facts: Facts) -> Rc<Node> {
-        if let Kind::Splat(v) = operand.kind {
+        if let Kind::Splat(v) = *operand.kind() {
             return self.splat(shape, operand.item, v);
         }
         self.node(shape, operand.item, Kind::View(srcs, Rc::clone(operand)), facts)
@@ -264,7 +275,7 @@ impl Lower<'_> {
         if !seen.insert(node.id) {
             return None;
         }
-        match &node.kind {
+        match &*node.kind() {
             Kind::View(srcs, a) => {
                 let inner = self.prefer_in(a, seen)?;
                 let mut homes = vec![None; node.bits()];
@@ -317,7 +328,7 @@ impl Lower<'_> {
 
     /// Value of the element at a position; storage must have been prepared.
     pub fn eval(&mut self, node: &Rc<Node>, pos: &[Bit]) -> Result<Val> {
-        if let Kind::Splat(v) = node.kind {
+        if let Kind::Splat(v) = *node.kind() {
             return Ok(v);
         }
         if self.assumed.contains(&node.id) {
@@ -340,7 +351,7 @@ impl Lower<'_> {
         if let Some(version) = found {
             return Ok(self.read(node, &version, pos));
         }
-        match &node.kind {
+        match &*node.kind() {
             Kind::Splat(v) => Ok(*v),
             Kind::Range(start) => {
                 let n = self.compose(pos);
@@ -445,5 +456,5 @@ pub(super) fn item_ty(item: Item) -> Ty {
 
 /// Whether recomputing an element is cheaper than moving it.
 pub(super) fn cheap(node: &Node) -> bool {
-    node.cost <= CHEAP && !matches!(node.kind, Kind::Stored)
+    node.cost <= CHEAP && !matches!(*node.kind(), Kind::Stored)
 }

@@ -285,12 +285,12 @@ impl Lower<'_> {
         let to = item(ty)?;
         if ty.is_tile() {
             let operands = args.iter().map(|a| self.spread(*a, ty.shape())).collect::<Result<Vec<_>>>()?;
-            let splats: Option<Vec<Val>> = operands.iter().map(|o| if let Kind::Splat(v) = o.kind { Some(v) } else { None }).collect();
+            let splats: Option<Vec<Val>> = operands.iter().map(|o| if let Kind::Splat(v) = *o.kind() { Some(v) } else { None }).collect();
             if let Some(values) = splats {
                 let v = self.scalar_prim(prim, from, to, &values)?;
                 return Ok(Rep::Tile(self.splat(ty.shape(), to, v)));
             }
-            if let (Prim::AddPtr, Kind::Splat(base)) = (prim, &operands[0].kind) {
+            if let (Prim::AddPtr, Kind::Splat(base)) = (prim, &*operands[0].kind()) {
                 return Ok(Rep::Tile(self.address(ty.shape(), from, *base, &operands[1])?));
             }
             return Ok(Rep::Tile(self.map(ty.shape(), to, prim, operands)));
@@ -314,10 +314,10 @@ impl Lower<'_> {
     /// Splits equal elements off a sum: their value, its type, and the rest.
     fn peel(&mut self, node: &Rc<Node>, depth: u32) -> Result<Option<(Val, Elem, Rc<Node>)>> {
         let Some(elem) = node.item.elem().filter(|_| depth < 8 && node.versions.borrow().is_empty()) else { return Ok(None) };
-        match &node.kind {
+        match &*node.kind() {
             Kind::Map(Prim::Binary(Binary::AddI), a) => {
                 for (this, other) in [(0, 1), (1, 0)] {
-                    if let Kind::Splat(v) = a[this].kind {
+                    if let Kind::Splat(v) = *a[this].kind() {
                         return Ok((self.constant(v) != Some(0)).then(|| (v, elem, Rc::clone(&a[other]))));
                     }
                 }

@@ -175,7 +175,7 @@ impl Lower<'_> {
         if let Some(version) = version.filter(|_| !cheap(node)) {
             return self.convert(node, &version, wants);
         }
-        match &node.kind {
+        match &*node.kind() {
             Kind::Splat(_) | Kind::Range(_) => Ok(()),
             Kind::View(srcs, a) => {
                 let inner: Vec<Want> = srcs.iter().map(|s| if let Src::From(b) = s { wants[*b] } else { Want::Const }).collect();
@@ -281,9 +281,12 @@ impl Lower<'_> {
                 })
             });
         }
-        let scratch = self.spill(node)?;
+        // Rows are set apart by a vector more than their length, so that threads down a column meet in few banks.
+        let row = shape_bits(&node.shape[node.shape.len() - 1..]);
+        let pad = (node.shape.len() > 1 && (5..node.bits()).contains(&row)).then_some(row);
+        let (scratch, step) = self.spill_padded(node, pad)?;
         self.refill(node, &layout, array, &mut |l, pos, _| {
-            let index = l.compose(pos);
+            let index = l.padded(pos, pad, step);
             Ok(l.peek(&scratch, node.item, index))
         })
     }
@@ -319,10 +322,24 @@ impl Lower<'_> {
 
     /// Puts a whole tile where every thread can read any element by its number; ends with a barrier.
     pub fn spill(&mut self, node: &Rc<Node>) -> Result<Scratch> {
+        Ok(self.spill_padded(node, None)?.0)
+    }
+
+    /// An element number with 2^`step` more for each row of 2^`pad` elements.
+    fn padded(&mut self, pos: &[Bit], pad: Option<usize>, step: usize) -> Val {
+        let index = self.compose(pos);
+        let Some(row) = pad else { return index };
+        let (row, step) = (self.compose(&pos[row..]), self.i32(step as i64));
+        let extra = self.int(crate::tile::Binary::Shl, Elem::I32, row, step);
+        self.add(index, extra)
+    }
+
+    /// As `spill`, with rows of 2^`pad` elements set apart; also log2 of the distance.
+    fn spill_padded(&mut self, node: &Rc<Node>, pad: Option<usize>) -> Result<(Scratch, usize)> {
         let version = self.settle(node)?;
         if self.thread_bits == 0 {
             if let Storage::Array(slot) = &version.storage {
-                return Ok(Scratch::Array(Rc::clone(slot)));
+                return Ok((Scratch::Array(Rc::clone(slot)), 0));
             }
             let slot = self.slot(item_ty(node.item), 1 << node.bits());
             self.each(&node.shape, &version.layout, 0, &mut |l, regs| {
@@ -330,11 +347,12 @@ impl Lower<'_> {
                 l.set_at(slot.var, regs, v);
                 Ok(())
             })?;
-            return Ok(Scratch::Array(slot));
+            return Ok((Scratch::Array(slot), 0));
         }
-        let scratch = self.scratch(raw(node.item), 1 << node.bits())?;
         let (elem, bits) = (raw(node.item), shape_bits(&node.shape));
-        let group = version.layout.vector_bits(0, bits).min(crate::lower::layout::log2(16 / elem.bytes()) as usize);
+        let group = version.layout.vector_bits(0, pad.unwrap_or(bits)).min(crate::lower::layout::log2(16 / elem.bytes()) as usize);
+        let extra = pad.map_or(0, |row| (1u32 << (bits - row)) << group);
+        let scratch = self.scratch(elem, (1 << bits) + extra)?;
         self.each(&node.shape, &version.layout, group, &mut |l, regs| {
             let mut values = Vec::new();
             for n in 0..1u32 << group {
@@ -343,12 +361,12 @@ impl Lower<'_> {
                 let v = l.eval_version(node, &version, &regs)?;
                 values.push(l.as_bits(node.item, v));
             }
-            let index = l.compose(&version.layout.pos(regs));
+            let index = l.padded(&version.layout.pos(regs), pad, group);
             l.effect(Effect::Store { place: Place::Shared { array: scratch, index }, values, mask: None });
             Ok(())
         })?;
         self.barrier(false);
-        Ok(Scratch::Shared(scratch))
+        Ok((Scratch::Shared(scratch), group))
     }
 
     /// The register of a version with the given bits.

@@ -1,5 +1,6 @@
 //! Functions of the vendors' device libraries by their symbols, as `tt.extern_elementwise` names them.
 
+use crate::Elem;
 use crate::tile::{Binary, OpKind, Unary};
 
 const UNARY: &[(&str, Unary)] = &[
@@ -58,6 +59,17 @@ pub fn operation(symbol: &str) -> Option<OpKind> {
 /// Width in bits of the floats a symbol works on.
 pub fn bits(symbol: &str) -> Option<u32> {
     split(symbol).map(|(_, bits)| bits)
+}
+
+/// Whether a function takes `operands` of a type and gives one of the type `elem`.
+pub fn fits(symbol: &str, operands: usize, elem: Elem) -> bool {
+    let takes = match operation(symbol) {
+        Some(OpKind::Fma) => 3,
+        Some(OpKind::Binary(_)) => 2,
+        Some(_) => 1,
+        None => return false,
+    };
+    operands == takes && elem.is_float() && bits(symbol) == Some(elem.bits())
 }
 
 /// The function's name and the width of its floats. CUDA marks single precision by a trailing 'f', which some names end in anyway.

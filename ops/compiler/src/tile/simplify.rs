@@ -122,15 +122,9 @@ impl Pass {
 
 /// The operation a library function is, if its types are what the function works on.
 fn library(function: &Function, symbol: &str, op: &Op) -> Option<OpKind> {
-    let kind = libdevice::operation(symbol)?;
     let ty = function.ty(*op.results.first()?);
-    let takes = match kind {
-        OpKind::Fma => 3,
-        OpKind::Binary(_) => 2,
-        _ => 1,
-    };
-    let fits = ty.elem().is_some_and(|e| e.is_float() && Some(e.bits()) == libdevice::bits(symbol));
-    (fits && op.operands.len() == takes && op.operands.iter().all(|v| function.ty(*v) == ty)).then_some(kind)
+    let fits = libdevice::fits(symbol, op.operands.len(), ty.elem()?) && op.operands.iter().all(|v| function.ty(*v) == ty);
+    if fits { libdevice::operation(symbol) } else { None }
 }
 
 /// Whether an operation without regions gives the same whenever and however often it is done.

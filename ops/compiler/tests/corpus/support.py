@@ -81,7 +81,7 @@ class Case:
         self.name, self.kernel, self.arguments, self.constants, self.aligned = name, kernel, arguments, constants, aligned
         self.grid = tuple(grid) + (1,) * (3 - len(grid))
 
-    def write(self, folder):
+    def write(self, folder, text_only=False):
         signature, attributes, header, data = {}, {}, [], []
         header.append(f"entry {self.kernel.fn.__name__}")
         header.append("grid {} {} {}".format(*self.grid))
@@ -106,4 +106,5 @@ class Case:
         signature = {n: signature.get(n, "constexpr") for n in order}
         text = ttir(self.kernel, signature, self.constants, attributes)
         (folder / f"{self.name}.ttir").write_text(text)
-        (folder / f"{self.name}.case").write_bytes(("\n".join(header) + "\n\n").encode() + b"".join(data))
+        if not text_only:
+            (folder / f"{self.name}.case").write_bytes(("\n".join(header) + "\n\n").encode() + b"".join(data))

@@ -60,6 +60,12 @@ impl Nvrtc {
         let beside = folder.iter().flat_map(|f| stems.map(|s| f.join(s)));
         let names: Vec<PathBuf> = beside.chain(stems.map(PathBuf::from)).collect();
         let library = open(&names).map_err(|e| format!("no NVRTC ({e}); `export FLAGOS_NVRTC_PATH=$(scripts/nvrtc)` installs one"))?;
+        // NVRTC looks for its built-in declarations by name only.
+        for entry in folder.iter().filter_map(|f| std::fs::read_dir(f).ok()).flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("libnvrtc-builtins") {
+                std::mem::forget(open(&[entry.path()]));
+            }
+        }
         let mut version = (0, 0);
         call!(library, "nvrtcVersion", (*mut i32, *mut i32), &mut version.0, &mut version.1)?;
         Ok(Nvrtc { library, version })

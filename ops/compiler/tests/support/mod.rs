@@ -10,6 +10,7 @@ pub mod matrix;
 pub mod memory;
 pub mod opencl;
 pub mod processor;
+pub mod random;
 
 use flagos_compiler::run::Arg;
 use flagos_compiler::thread::build::Build;

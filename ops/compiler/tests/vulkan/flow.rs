@@ -284,6 +284,37 @@ fn contended(elem: Elem, rmw: Rmw, shared: bool, order: Order) -> Kernel {
     k
 }
 
+/// Integer atomics whose operand float arithmetic made.
+#[test]
+fn atomics_on_the_bits_of_floats() {
+    let Some(device) = device() else { return };
+    for shared in [false, true] {
+        for rmw in [Rmw::UMin, Rmw::UMax, Rmw::Min, Rmw::Max, Rmw::Add, Rmw::Xor, Rmw::Or, Rmw::And] {
+            let mut k = Kernel::new("bits", 32, 0);
+            let y = k.param(Ty::Ptr(Elem::I32));
+            let array = k.shared_array(Elem::I32, 1);
+            let mut b = Build::new(&mut k);
+            let (t, zero, start) = (b.number(Elem::I32, Inst::ThreadId), b.i32(0), b.i32(1000));
+            let (number, by) = (b.cast(flagos_compiler::tile::Cast::SiToFp, Elem::F32, t), b.float(Elem::F32, 2.5));
+            let number = b.binary(Binary::SubF, number, by);
+            let value = b.cast(flagos_compiler::tile::Cast::Bitcast, Elem::I32, number);
+            let first = b.cmp_i(CmpI::Eq, t, zero);
+            let global = Place::Global { pointer: y, align: 4 };
+            let place = if shared { Place::Shared { array, index: zero } } else { global };
+            b.effect(Effect::Store { place, values: vec![start], mask: Some(first) });
+            b.effect(Effect::Barrier { global: true });
+            b.inst(Ty::Elem(Elem::I32), Inst::Atomic { place, rmw, value, mask: None, order: Order::Relaxed });
+            b.effect(Effect::Barrier { global: true });
+            b.when(first, false, |b| {
+                let end = b.load(place, 1);
+                b.store(global, &end);
+            });
+            k.body = b.finish();
+            agree(device, &k, [1, 1, 1], &[zeros(Elem::I32, 1)], &[Elem::I32]);
+        }
+    }
+}
+
 /// Each thread alone on its element: old values come back.
 #[test]
 fn atomics_give_the_old_value() {

@@ -1,6 +1,9 @@
 //! Thread programs as SPIR-V: checked by spirv-val, run on the best Vulkan device, compared with the thread interpreter.
 
 mod cases;
+#[path = "../corpus/mod.rs"]
+mod corpus;
+mod corpus_runs;
 mod device;
 mod elementwise;
 mod first;

@@ -7,10 +7,10 @@ use flagos_kernels::cook;
 use crate::machine;
 
 /// The failure of a case, if it fails.
-pub fn check(o: &'static Operator, instance: &Instance, target: &Target, aligned: bool) -> Result<(), String> {
+pub fn check(o: &'static Operator, instance: &Instance, target: &Target, aligned: bool, runner: machine::Runner) -> Result<(), String> {
     let cook = cook(o.name).ok_or("no recipe")?;
     let recipe = cook(&instance.call, target).map_err(|e| e.to_string())?;
-    let outputs = machine::run(&recipe, instance, aligned)?;
+    let outputs = machine::run(&recipe, instance, aligned, runner)?;
     let arrays: Vec<Array> = instance.inputs.iter().map(|m| Array::decode(&m.tensor, &m.bytes, m.origin).expect("an input")).collect();
     let references = (o.reference)(&instance.call, &arrays).map_err(|e| e.to_string())?;
     for (i, (reference, memory)) in references.iter().zip(&outputs).enumerate() {

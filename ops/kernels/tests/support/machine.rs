@@ -1,4 +1,4 @@
-//! Runs recipes on the tile interpreter, operands in guarded memory.
+//! Runs recipes with operands in guarded memory, by the tile interpreter or another runner of programs.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,17 @@ use flagos_kernels::{Arg, Kernel, Recipe};
 /// What lies before, between and behind an operand's elements.
 const GUARD: u8 = 0xa5;
 
+/// Runs a kernel's program on a grid.
+pub type Runner<'a> = &'a dyn Fn(&Program, &Kernel, [u32; 3], &mut [interpret::Arg]) -> Result<(), String>;
+
+/// Runs a program on the tile interpreter.
+#[allow(dead_code)] // one of the tests that share this file has a runner of its own
+pub fn interpreted(program: &Program, kernel: &Kernel, grid: [u32; 3], args: &mut [interpret::Arg]) -> Result<(), String> {
+    interpret::run(program, kernel.entry, grid, args).map_err(|e| e.to_string())
+}
+
 /// Runs a recipe; the outputs' memory, each with its guards intact.
-pub fn run(recipe: &Recipe, instance: &Instance, aligned: bool) -> Result<Vec<Memory>, String> {
+pub fn run(recipe: &Recipe, instance: &Instance, aligned: bool, runner: Runner) -> Result<Vec<Memory>, String> {
     let mut operands: Vec<Memory> = instance.inputs.iter().chain(&instance.outputs).cloned().collect();
     for m in operands.iter_mut().skip(instance.inputs.len()) {
         m.bytes.fill(GUARD);
@@ -26,12 +35,12 @@ pub fn run(recipe: &Recipe, instance: &Instance, aligned: bool) -> Result<Vec<Me
     }
     for step in &recipe.steps {
         let kernel = step.aligned.as_ref().filter(|_| aligned).unwrap_or(&step.kernel);
-        launch(kernel, step.grid, &step.args, &mut operands, &mut regions).map_err(|e| format!("{}: {e}", kernel.key))?;
+        launch(kernel, step.grid, &step.args, &mut operands, &mut regions, runner).map_err(|e| format!("{}: {e}", kernel.key))?;
     }
     Ok(operands.split_off(instance.inputs.len()))
 }
 
-fn launch(kernel: &Kernel, grid: [u32; 3], args: &[Arg], operands: &mut [Memory], regions: &mut BTreeMap<u64, Vec<u8>>) -> Result<(), String> {
+fn launch(kernel: &Kernel, grid: [u32; 3], args: &[Arg], operands: &mut [Memory], regions: &mut BTreeMap<u64, Vec<u8>>, runner: Runner) -> Result<(), String> {
     let program = with_offsets((kernel.build)(), kernel.entry);
     let function = program.function(kernel.entry).expect("the entry point");
     let mut values = Vec::new();
@@ -59,7 +68,7 @@ fn launch(kernel: &Kernel, grid: [u32; 3], args: &[Arg], operands: &mut [Memory]
     }
     values.extend(offsets);
     let before = values.clone();
-    interpret::run(&program, kernel.entry, grid, &mut values).map_err(|e| e.to_string())?;
+    runner(&program, kernel, grid, &mut values)?;
     // Arguments may name one memory twice: what was written counts.
     for ((arg, before), after) in args.iter().zip(before).zip(values) {
         if let (interpret::Arg::Buffer(before), interpret::Arg::Buffer(after)) = (before, after) {

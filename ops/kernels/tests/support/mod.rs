@@ -16,7 +16,8 @@ pub fn target(format: KernelFormat, rich: bool) -> Target {
         arch: arch.to_owned(),
         caps: if rich { all } else { caps::FP64 | caps::INT64 },
         max_block_threads: 1024,
-        shared_bytes: 32 << 10,
+        // What the smallest devices have; on processors it bounds the arrays of a block.
+        shared_bytes: if format == KernelFormat::C { 1 << 20 } else { 32 << 10 },
         subgroup,
         matrix: Vec::new(),
     }

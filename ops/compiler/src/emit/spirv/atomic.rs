@@ -16,6 +16,8 @@ struct Spot {
     ty: Id,
     scope: u32,
     order: u32,
+    /// A word no driver knows beforehand: where the element lies.
+    salt: Id,
 }
 
 impl Emitter<'_> {
@@ -64,7 +66,7 @@ impl Emitter<'_> {
             let moved = e.m.op(Op::ShiftRightLogical, u32, &[all, shift]);
             e.m.op(Op::BitwiseAnd, u32, &[moved, mask])
         };
-        let old = self.swap(Spot { pointer, ty: u32, scope: Scope::Device as u32, order }, |e, all| {
+        let old = self.swap(Spot { pointer, ty: u32, scope: Scope::Device as u32, order, salt: shift }, |e, all| {
             let old = part(e, all);
             let new = f(e, old)?;
             let moved = e.m.op(Op::ShiftLeftLogical, u32, &[new, shift]);
@@ -90,11 +92,12 @@ impl Emitter<'_> {
         Ok(match *place {
             Place::Shared { array, index } => {
                 let index = self.id(index);
-                Spot { pointer: self.shared_place(array, index, 0), ty, scope: Scope::Workgroup as u32, order }
+                Spot { pointer: self.shared_place(array, index, 0), ty, scope: Scope::Workgroup as u32, order, salt: if wide { self.m.op(Op::UConvert, ty, &[index]) } else { index } }
             }
             Place::Global { pointer, .. } => {
                 let address = self.id(pointer);
-                Spot { pointer: self.global_place(ty, address), ty, scope: Scope::Device as u32, order }
+                let salt = if wide { address } else { self.m.op(Op::UConvert, ty, &[address]) };
+                Spot { pointer: self.global_place(ty, address), ty, scope: Scope::Device as u32, order, salt }
             }
         })
     }
@@ -177,9 +180,20 @@ impl Emitter<'_> {
             Rmw::UMin => Op::AtomicUMin,
             Rmw::Exch => Op::AtomicExchange,
         };
-        let (scope, order, word) = (self.m.c32(spot.scope), self.m.c32(spot.order), self.word_of(elem, operand));
+        let (scope, order, mut word) = (self.m.c32(spot.scope), self.m.c32(spot.order), self.word_of(elem, operand));
+        if rmw != Rmw::Exch {
+            word = self.integer_for_certain(spot, word);
+        }
         let old = self.m.op(op, spot.ty, &[spot.pointer, scope, order, word]);
         self.value_of(elem, old)
+    }
+
+    /// The same word, put together of two parts. Lavapipe 22.3 compares the operand of an integer atomic as a float, or fails to compile,
+    /// where the word was made by float arithmetic.
+    fn integer_for_certain(&mut self, spot: Spot, word: Id) -> Id {
+        let rest = self.m.op(Op::Not, spot.ty, &[spot.salt]);
+        let (first, second) = (self.m.op(Op::BitwiseAnd, spot.ty, &[word, spot.salt]), self.m.op(Op::BitwiseAnd, spot.ty, &[word, rest]));
+        self.m.op(Op::IAdd, spot.ty, &[first, second])
     }
 
     /// Addition of floats where the device has it.

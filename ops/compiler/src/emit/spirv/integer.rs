@@ -18,14 +18,18 @@ impl Emitter<'_> {
         self.m.select(self.m.u32, value, one, zero)
     }
 
-    /// The same, sign-extended.
+    /// The same, sign-extended. (Comparing a 64-bit constant with an extracted bit field gave wrong answers on lavapipe 22.3.)
     pub(super) fn widen_signed(&mut self, elem: Elem, value: Id) -> Id {
-        let wide = self.widen(elem, value);
-        if elem.bits() >= 32 {
-            return wide;
+        if elem == Elem::I1 {
+            let (all, none) = (self.m.c32(u32::MAX), self.m.c32(0));
+            return self.m.select(self.m.u32, value, all, none);
         }
-        let (from, count) = (self.m.c32(0), self.m.c32(elem.bits()));
-        self.m.op(Op::BitFieldSExtract, self.m.u32, &[wide, from, count])
+        if elem.bits() >= 32 {
+            return value;
+        }
+        let by = self.m.c32(32 - elem.bits());
+        let up = self.m.op(Op::ShiftLeftLogical, self.m.u32, &[value, by]);
+        self.m.op(Op::ShiftRightArithmetic, self.m.u32, &[up, by])
     }
 
     /// Back from 32 or 64 bits: cuts off what is above the width.

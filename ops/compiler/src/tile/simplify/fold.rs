@@ -109,11 +109,7 @@ impl Pass {
             OpKind::Cast(cast) => {
                 // There and back: narrowing what was widened.
                 let (before, origin) = self.made.get(&a)?;
-                let back = match (before, cast) {
-                    (OpKind::Cast(Cast::ExtS | Cast::ExtU), Cast::TruncI) => true,
-                    (OpKind::Cast(Cast::Bitcast), Cast::Bitcast) => true,
-                    _ => false,
-                };
+                let back = matches!((before, cast), (OpKind::Cast(Cast::ExtS | Cast::ExtU), Cast::TruncI) | (OpKind::Cast(Cast::Bitcast), Cast::Bitcast));
                 if back { same_type(*origin) } else { None }
             }
             OpKind::AddPtr => {

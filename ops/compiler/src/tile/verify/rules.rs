@@ -2,7 +2,7 @@
 
 use crate::Elem;
 use crate::tile::print::TypeText;
-use crate::tile::{Binary, Cast, Item, Literal, OpKind, Rmw, Type, Unary};
+use crate::tile::{Binary, Cast, Item, Literal, OpKind, Rmw, Type, Unary, libdevice};
 
 use super::Found;
 
@@ -207,9 +207,13 @@ pub(super) fn check(kind: &OpKind, o: &[&Type], r: &[&Type]) -> Found<()> {
             is(o[0], &Type::scalar(Elem::I1), "the condition")
         }
         OpKind::Barrier => counts(o, r, 0, 0),
-        OpKind::Extern(_) => {
+        OpKind::Extern(symbol) => {
             need(r.len() == 1 && !o.is_empty(), || "it has operands and one result".into())?;
-            elem(r[0], "the result")?;
+            let gives = elem(r[0], "the result")?;
+            if libdevice::operation(symbol).is_some() {
+                need(libdevice::fits(symbol, o.len(), gives), || format!("{symbol} of {} operands of {gives}", o.len()))?;
+                return o.iter().try_for_each(|t| same(t, r[0], "operands and result"));
+            }
             o.iter().try_for_each(|t| {
                 elem(t, "an operand")?;
                 need(t.shape() == r[0].shape(), || "operands and result must have the same extents".into())
