@@ -63,9 +63,13 @@ impl Emitter<'_> {
                 let wide = self.widen(from, value);
                 Ok(self.resize(from, to, wide, Op::UConvert))
             }
+            Cast::ExtS if from.bits() < 64 && to == Elem::I64 => {
+                let wide = self.widen_signed(from, value);
+                Ok(self.long(wide))
+            }
             Cast::ExtS => {
                 let wide = self.widen_signed(from, value);
-                Ok(self.resize(from, to, wide, Op::SConvert))
+                Ok(self.resize(from, to, wide, Op::UConvert))
             }
             Cast::Bitcast if from.bits() != to.bits() => unsupported("bitcast", format!("{from} has {} bits and {to} {}", from.bits(), to.bits())),
             Cast::Bitcast if from == to || from.bits() < 32 => Ok(value),
@@ -78,6 +82,13 @@ impl Emitter<'_> {
             Cast::SiToFp | Cast::UiToFp => self.integer_to_float(from, to, value, cast == Cast::SiToFp),
             Cast::FpToSi | Cast::FpToUi => self.float_to_integer(from, to, value, cast == Cast::FpToSi),
         }
+    }
+
+    /// 32 bits sign-extended to 64, without SConvert: lavapipe 22.3 compares its result with constants wrongly.
+    fn long(&mut self, word: Id) -> Id {
+        let (wide, sign) = (self.m.op(Op::UConvert, self.m.u64, &[word]), self.m.c64(1 << 31));
+        let turned = self.m.op(Op::BitwiseXor, self.m.u64, &[wide, sign]);
+        self.m.op(Op::ISub, self.m.u64, &[turned, sign])
     }
 
     /// From the 32 or 64 bits of one integer width to another's register.

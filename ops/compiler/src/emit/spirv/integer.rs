@@ -18,7 +18,7 @@ impl Emitter<'_> {
         self.m.select(self.m.u32, value, one, zero)
     }
 
-    /// The same, sign-extended. (Comparing a 64-bit constant with an extracted bit field gave wrong answers on lavapipe 22.3.)
+    /// The same, sign-extended.
     pub(super) fn widen_signed(&mut self, elem: Elem, value: Id) -> Id {
         if elem == Elem::I1 {
             let (all, none) = (self.m.c32(u32::MAX), self.m.c32(0));
