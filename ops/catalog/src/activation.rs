@@ -51,7 +51,7 @@ pointwise! { family "activation";
     /// dy·s·(1 + x·(1 - s)) with s = sigmoid(x).
     6 SiluBackward "silu_backward"(dy, x) float FLOATING, Numerics::ForwardError, aten &["silu_backward", "silu_backward.grad_input"]
         => |([dy, x], _)| x.silu_backward(dy)
-        ; scale |([dy, x], _)| { let s = x.sigmoid(); 3.0 * (dy * s).abs() * (1.0 + x.abs()) };
+        ; scale |([dy, x], _)| { let s = x.sigmoid(); (3.0 * (dy * s).abs() * (1.0 + x.abs())).min(f64::MAX) };
     /// dy·(Φ(x) + x·φ(x)), or the derivative of the tanh formula.
     7 GeluBackward "gelu_backward"(dy, x) float FLOATING, Numerics::ForwardError, attrs &[APPROXIMATE], aten &["gelu_backward", "gelu_backward.grad_input"],
         special "infinite x gives NaN where inf · 0 arises"
@@ -62,7 +62,7 @@ pointwise! { family "activation";
             let slope = S::lit(TANH_FACTOR) * (S::lit(1.0) + S::lit(3.0 * TANH_CUBIC) * x * x);
             dy * S::lit(0.5) * (S::lit(1.0) + t + x * (S::lit(1.0) - t * t) * slope)
         }
-        ; scale |([dy, x], _)| 4.0 * dy.abs() * (1.0 + x.abs()).min(1e30) * (1.0 + x * x * (-0.5 * x * x).exp());
+        ; scale |([dy, x], _)| (4.0 * dy.abs() * (1.0 + x.abs()).min(1e30) * (1.0 + x * x * (-0.5 * x * x).exp())).min(f64::MAX);
     /// x where x > 0, else value·x.
     8 LeakyRelu "leaky_relu"(x) float FLOATING, ULP_1, attrs &[Attribute::number("value", Some(0.01), "slope for negative x")],
         aten &["leaky_relu", "leaky_relu_", "leaky_relu.out"], onnx "LeakyRelu"
