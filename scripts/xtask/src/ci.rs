@@ -120,8 +120,14 @@ fn conformance() -> Outcome<String> {
 
 /// Operators that each chip must run in f32 by portable kernels alone. Shown in the summary.
 const PORTABLE: &[(&str, &[&str])] = &[
-    ("cpu", &["add", "sub", "addcmul", "relu", "gelu", "silu", "sqrt", "log", "sin", "where", "copy", "cat", "sum", "mean", "amax", "cumsum", "softmax", "rms_norm", "mm", "bmm", "conv2d"]),
-    ("opencl", &["add", "mul", "exp", "relu", "sum", "softmax"]),
+    (
+        "cpu",
+        &[
+            "add", "sub", "mul", "div", "exp", "tanh", "addcmul", "relu", "gelu", "silu", "sqrt", "log", "sin", "where", "copy", "cat", "sum", "mean",
+            "amax", "cumsum", "softmax", "layer_norm", "rms_norm", "mm", "bmm", "conv2d",
+        ],
+    ),
+    ("opencl", &["add", "mul", "exp", "relu", "gelu", "copy", "sum", "softmax"]),
     (
         "vulkan",
         &[
@@ -129,7 +135,8 @@ const PORTABLE: &[(&str, &[&str])] = &[
             "fmod", "maximum", "minimum", "neg", "abs", "sign", "reciprocal", "addcmul", "lerp", "clamp", "exp", "expm1", "log", "log1p", "log2",
             "sqrt", "rsqrt", "sin", "cos", "erf", "floor", "ceil", "trunc", "round", "eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf",
             "logical_and", "logical_or", "logical_xor", "logical_not", "where", "copy", "permute_copy", "cat", "sum", "prod", "mean", "amax", "amin",
-            "any", "all", "argmax", "argmin", "softmax", "log_softmax", "layer_norm", "rms_norm", "cumsum", "arange", "fill", "uniform", "normal",
+            "any", "all", "argmax", "argmin", "softmax", "log_softmax", "layer_norm", "rms_norm", "cumsum", "arange", "fill", "uniform", "normal", "mm", "bmm",
+            "matmul", "addmm", "conv2d", "scaled_dot_product_attention",
         ],
     ),
 ];
