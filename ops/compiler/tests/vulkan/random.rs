@@ -41,7 +41,7 @@ impl Maker {
         let n = self.numbers.next().unwrap();
         match elem {
             Elem::F32 | Elem::F64 => b.float(elem, (n as i8) as f64 / 8.0),
-            _ => b.bits(elem, if n % 3 == 0 { n >> 32 } else { n % 9 }),
+            _ => b.bits(elem, if n.is_multiple_of(3) { n >> 32 } else { n % 9 }),
         }
     }
 
