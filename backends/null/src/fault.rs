@@ -135,9 +135,9 @@ faults! {
     OpensAnything "opens-any-ordinal" "accepted" "Every ordinal opens the one device."
     ShutdownTwiceFails "shutdown-twice-fails" "error" "A second shutdown fails."
     ShutdownIgnored "calls-after-shutdown-work" "shutdown" "shutdown does nothing."
-    PanicsInEntry "panics-in-entry" "load" "The entry panics."
     SecondCopyFails "second-copy-fails" "moved" "A second copy of the library in one process does not open its device."
     LayoutHash "layout-hash-wrong" "load" "The layout hash is that of no header."
+    PanicsInEntry "panics-in-entry" "load" "The entry panics."
 }
 
 /// Whether a fault is planted.
