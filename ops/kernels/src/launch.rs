@@ -12,6 +12,10 @@ use crate::{Arg, Kernel, Step};
 /// Most blocks along x; further ones go along y, as some devices take no more than 65535 along an axis.
 const ROW_OF_BLOCKS: u64 = 1 << 15;
 
+/// Fewest blocks for which a second variant is compiled that counts on aligned addresses: fewer leave a chip idle anyway, and the second
+/// compilation costs more than it brings.
+const WORTH_ALIGNING: i64 = 16;
+
 /// Whether blocks are single threads of a processor.
 pub fn is_cpu(target: &Target) -> bool {
     target.format == KernelFormat::C
@@ -90,6 +94,8 @@ impl Code {
         body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
     ) -> Step {
         let folded = self.blocks as u64 > ROW_OF_BLOCKS;
+        // Processors, whose blocks have one thread, read wide at any address.
+        let aligned = self.aligned && threads > 1 && self.blocks >= WORTH_ALIGNING;
         let entry = self.entry;
         let source = Arc::new(move |align: u32| {
             kernel(entry, |k| {
@@ -114,7 +120,7 @@ impl Code {
             args.push(Arg::Scalar { bits: self.blocks as u64, bytes: 4 });
             grid = [ROW_OF_BLOCKS as u32, (self.blocks as u64).div_ceil(ROW_OF_BLOCKS) as u32, 1];
         }
-        Step { kernel: kernel(1, ""), aligned: self.aligned.then(|| kernel(16, " aligned")), grid, args }
+        Step { kernel: kernel(1, ""), aligned: aligned.then(|| kernel(16, " aligned")), grid, args }
     }
 }
 
