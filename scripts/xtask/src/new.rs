@@ -58,9 +58,20 @@ fn operator(root: &Path, name: &str) -> Outcome {
     let next = flagos_catalog::operators().iter().map(|o| o.id).max().unwrap_or(0) + 10;
     let text = TEMPLATE.replace("NAME_UPPER", &name.to_uppercase()).replace("NAME", name).replace("ID", &next.to_string());
     write_new(&path, text.as_bytes())?;
-    println!("wrote {}\nadd `pub mod {name};` and `{name}::OPERATORS` to ops/catalog/src/lib.rs, then a kernel; `cargo test -p flagos-catalog` judges it", path.display());
+    let lib = root.join("ops/catalog/src/lib.rs");
+    let list = std::fs::read_to_string(&lib).map_err(|e| format!("{}: {e}", lib.display()))?;
+    let module = format!("pub mod {name};\n");
+    // Modules are in alphabetical order; families in that of their making.
+    let later = list.split_inclusive('\n').find(|l| l.starts_with("pub mod ") && **l > *module).unwrap_or("pub mod sum;\n");
+    insert(&lib, later, &module)?;
+    insert(&lib, FAMILIES_END, &format!("    {name}::OPERATORS,\n"))?;
+    println!("wrote {} and its lines in {}\nwrite its definition, then a portable kernel in ops/kernels/src; `cargo xtask codegen` writes what follows from it", path.display(), lib.display());
+    println!("`cargo test -p flagos-catalog` judges the definition, `cargo flagos conformance --case '{name}/*'` what runs it");
     Ok(())
 }
+
+/// What follows the families of the catalogue.
+const FAMILIES_END: &str = "];\n\nstruct Registry";
 
 fn backend(root: &Path, name: &str) -> Outcome {
     check_name(name, '-')?;
@@ -135,3 +146,61 @@ fn reference(_: &Call, x: &[Array]) -> Result<Vec<Reference>> {
     Ok(vec![Reference::exact(x[0].clone())])
 }
 "#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tool::{cargo, target};
+
+    #[test]
+    fn what_the_templates_yield_compiles_without_a_warning() {
+        // Always the same place, so that what was checked before need not be again.
+        let (own, copy) = (root(), target().join("new/workspace"));
+        let _ = std::fs::remove_dir_all(&copy);
+        let mut taken: Vec<_> = ["backend-api", "ops/catalog", "scripts/xtask"].iter().flat_map(|f| files(&own.join(f))).collect();
+        taken.push(own.join("Cargo.lock"));
+        for file in taken {
+            write_new(&copy.join(file.strip_prefix(&own).unwrap()), &std::fs::read(&file).unwrap()).unwrap();
+        }
+        let workspace = std::fs::read_to_string(own.join("Cargo.toml")).unwrap();
+        let few = |l: &str| if l.starts_with("members = ") { "members = [\"backend-api\", \"ops/catalog\", \"backends/*\"]".to_owned() } else { l.to_owned() };
+        write_new(&copy.join("Cargo.toml"), workspace.lines().map(few).collect::<Vec<_>>().join("\n").as_bytes()).unwrap();
+        operator(&copy, "frobnicate").unwrap();
+        backend(&copy, "foo-bar2").unwrap();
+        assert!(backend(&copy, "foo-bar2").unwrap_err().contains("exists already"));
+        let staged = std::fs::read_to_string(copy.join("scripts/xtask/src/stage.rs")).unwrap();
+        assert!(staged.contains("library: \"libflagos_backend_foo_bar2.so\", manifest: \"foo_bar2.json\""));
+        let mut check = cargo();
+        check.current_dir(&copy).env("CARGO_TARGET_DIR", target().join("new/target")).env("RUSTFLAGS", "-Dwarnings").args(["check", "--quiet", "--offline", "--workspace"]);
+        let (code, text) = capture(&mut check).unwrap();
+        assert_eq!(code, 0, "{text}");
+    }
+
+    #[test]
+    fn the_example_is_the_template_filled_in() {
+        let (template, example) = (root().join("scripts/xtask/template/backend/src"), root().join("backends/acme/src"));
+        let mut compared = 0;
+        for file in files(&template) {
+            let name = file.file_name().unwrap();
+            let (left, filled) = (std::fs::read_to_string(&file).unwrap(), std::fs::read_to_string(example.join(name)).unwrap());
+            // Unused parameters have names of their own kind.
+            let plain = |text: &str| text.replace("_stream: ", "stream: ");
+            let filled = plain(&filled);
+            let signature = |l: &&str| ["    fn ", "    unsafe fn ", "    type ", "impl "].iter().any(|s| l.starts_with(s));
+            for line in left.lines().filter(signature) {
+                assert!(filled.lines().any(|l| l == plain(line)), "{}: backends/acme has no line '{line}'", name.display());
+                compared += 1;
+            }
+        }
+        assert!(compared > 30, "{compared} lines were compared");
+    }
+
+    #[test]
+    fn names_that_do_not_fit_are_named() {
+        for bad in ["", "Acme", "a b", "1a", "a--b", "a-", "a/b"] {
+            assert!(backend(Path::new("/nonexistent"), bad).unwrap_err().contains("is no name"), "{bad}");
+        }
+        assert!(operator(Path::new("/nonexistent"), "softmax").unwrap_err().contains("exists already"));
+        assert_eq!(camel("my-chip2"), "MyChip2");
+    }
+}

