@@ -29,7 +29,7 @@ impl Memory for AcmeDevice {
     }
 
     unsafe fn read(&self, _stream: &AcmeStream, src: &AcmeBuffer, offset: u64, dst: *mut u8, bytes: u64) -> Result<()> {
-        // SAFETY (of the four): the glue checked the ranges of buffers, the host vouches for its own and for the order of streams.
+        // SAFETY: as for the next three, the glue checked the ranges of buffers, the host vouches for its own and for the order of streams.
         unsafe { src.range.at(offset).copy_to(dst, bytes as usize) };
         Ok(())
     }
