@@ -1,4 +1,4 @@
-//! `flagos kernel run`: a kernel in Triton dialect on files and numbers.
+//! `flagos kernel`: `run`, a kernel in Triton dialect on files and numbers.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::compile::threads;
 use crate::files::{self, Data};
+use crate::kernel_check::{self, Check};
 use crate::output::{Output, duration};
 
 /// Commands on kernels.
@@ -24,6 +25,8 @@ pub struct Arguments {
 enum Command {
     /// Compiles a kernel for a device and runs it.
     Run(Run),
+    /// Compiles and runs kernels with known results (`NAME.ttir` beside `NAME.case`) and compares.
+    Check(Check),
 }
 
 /// What to run.
@@ -61,8 +64,10 @@ struct Run {
 
 /// Runs the command.
 pub fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
-    let Command::Run(run) = &arguments.command;
-    run_kernel(run, output)
+    match &arguments.command {
+        Command::Run(run) => run_kernel(run, output),
+        Command::Check(check) => kernel_check::run(check, output),
+    }
 }
 
 /// A value from the command line.
