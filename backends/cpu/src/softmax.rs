@@ -221,8 +221,8 @@ unsafe fn row<T: Real, const FMA: bool, const LOG: bool>(x: *const u8, y: *mut u
         for i in (0..n).step_by(LANES) {
             let count = LANES.min(n - i);
             let mut e = take(x.add(i), T::LOWEST, count);
-            for k in 0..LANES {
-                e[k] = e[k].minus(max).exp::<FMA>();
+            for v in &mut e {
+                *v = v.minus(max).exp::<FMA>();
             }
             if !LOG {
                 put(y.add(i), e, count);
