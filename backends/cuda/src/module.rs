@@ -253,16 +253,29 @@ impl CudaDevice {
             // What a shorter parameter leaves over the next one writes over.
             packed[parameter.offset..parameter.offset + SLACK].copy_from_slice(&value.to_le_bytes());
         }
-        let mut bytes = kernel.parameter_bytes;
+        let _entered = if stream.has_context() { None } else { Some(self.chip.enter()?) };
+        self.chip.told(kernel.enqueue(stream, grid, packed))
+    }
+}
+
+impl CudaKernel {
+    /// Enqueues a launch. `packed` holds the parameters where the kernel reads them. The context is current where the stream has none.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub(crate) fn enqueue(&self, stream: &CudaStream, grid: &Grid, packed: &mut [u8]) -> Result<()> {
+        let mut bytes = self.parameter_bytes;
+        if packed.len() < bytes {
+            return Err(Error::new(Code::INTERNAL, format!("a kernel of {bytes} bytes of parameters is given {}", packed.len())));
+        }
         let mut list = [BUFFER_POINTER, packed.as_mut_ptr().cast(), BUFFER_SIZE, (&raw mut bytes).cast(), END];
         let list = if bytes > 0 { list.as_mut_ptr() } else { core::ptr::null_mut() };
         let (g, b) = (grid.grid, grid.block);
-        let _entered = if stream.has_context() { None } else { Some(self.chip.enter()?) };
-        // SAFETY: the memory holds the kernel's parameters where it reads them; the driver copies it before it returns. What the buffers address is the
-        // host's to keep alive. A handle of a kernel stands where a function may.
+        // SAFETY: the memory holds the kernel's parameters; the driver copies it before it returns. What they address is the host's to keep alive.
+        // A handle of a kernel stands where a function may.
         let answer = unsafe {
-            sys::cuLaunchKernel(kernel.raw.0.cast(), g[0], g[1], g[2], b[0], b[1], b[2], grid.shared_bytes, stream.raw(), core::ptr::null_mut(), list)
+            sys::cuLaunchKernel(self.raw.0.cast(), g[0], g[1], g[2], b[0], b[1], b[2], grid.shared_bytes, stream.raw(), core::ptr::null_mut(), list)
         };
-        self.chip.told(check(answer, "cuLaunchKernel"))
+        check(answer, "cuLaunchKernel")
     }
 }

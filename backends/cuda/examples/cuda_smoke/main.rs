@@ -3,6 +3,7 @@
 //! `cargo build --release -p flagos-backend-cuda --example cuda_smoke`, carry the program to the machine, run it: `cuda_smoke [CHECK…]`.
 
 mod floor;
+mod sort;
 
 use std::time::Instant;
 
@@ -380,6 +381,7 @@ const CHECKS: &[Check] = &[
     ("streams", streams),
     ("capture", capture),
     ("floor", floor::floor),
+    ("sort", sort::sort),
     ("gemm", gemm),
     ("transform", transform),
 ];
