@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use cudarc::{cublas, cublaslt};
+use cudarc::{cublas, cublaslt, cudnn};
 use flagos_backend_api::{Code, DType, Error, Result};
 
 use crate::device::{Chip, lock};
@@ -19,6 +19,8 @@ pub const VECTOR_BYTES: u64 = 4 << 20;
 pub use cublas::sys as blas;
 /// cuBLASLt's.
 pub use cublaslt::sys as lt;
+/// cuDNN's.
+pub use cudnn::sys as dnn;
 
 /// The handles.
 #[derive(Default)]
@@ -26,6 +28,8 @@ pub struct Engines {
     /// Stream, workspace and pointer mode are the handle's state, so who enqueues holds the lock.
     blas: OnceLock<Mutex<Shared<blas::cublasHandle_t>>>,
     lt: OnceLock<Shared<lt::cublasLtHandle_t>>,
+    /// The stream is the handle's state too.
+    dnn: OnceLock<Mutex<Shared<dnn::cudnnHandle_t>>>,
 }
 
 fn code_of(answer: u32) -> Code {
@@ -54,6 +58,19 @@ pub fn check_lt(answer: lt::cublasStatus_t, call: &'static str) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(code_of(answer as u32), format!("{call}: {answer:?}")).with_native("cublaslt", i64::from(answer as u32)))
+}
+
+/// An answer of cuDNN.
+#[inline]
+pub fn check_dnn(answer: dnn::cudnnStatus_t, call: &'static str) -> Result<()> {
+    use dnn::cudnnStatus_t as S;
+    let code = match answer {
+        S::CUDNN_STATUS_SUCCESS => return Ok(()),
+        S::CUDNN_STATUS_ALLOC_FAILED => Code::RESOURCE_EXHAUSTED,
+        S::CUDNN_STATUS_NOT_SUPPORTED | S::CUDNN_STATUS_ARCH_MISMATCH | S::CUDNN_STATUS_VERSION_MISMATCH => Code::UNIMPLEMENTED,
+        _ => Code::INTERNAL,
+    };
+    Err(Error::new(code, format!("{call}: {answer:?}")).with_native("cudnn", i64::from(answer as u32)))
 }
 
 /// A type as cuBLAS numbers it.
@@ -132,8 +149,36 @@ impl Engines {
         work(handle.0)
     }
 
+    /// Calls cuDNN with its handle, set for a stream where there is one. Slow the first time. The context is current.
+    ///
+    /// # Errors
+    /// UNIMPLEMENTED without cuDNN, and its own.
+    pub fn dnn<R>(&self, stream: Option<&CudaStream>, work: impl FnOnce(dnn::cudnnHandle_t) -> Result<R>) -> Result<R> {
+        Culib::Cudnn.need()?;
+        if self.dnn.get().is_none() {
+            let mut handle = core::ptr::null_mut();
+            // SAFETY: the library is there, the context current, the place writable.
+            check_dnn(unsafe { dnn::cudnnCreate(&mut handle) }, "cudnnCreate")?;
+            if self.dnn.set(Mutex::new(Shared(handle))).is_err() {
+                // SAFETY: another thread was first; this handle was used by nobody.
+                unsafe { dnn::cudnnDestroy(handle) };
+            }
+        }
+        let handle = self.dnn.get().ok_or_else(|| Error::new(Code::INTERNAL, "cuDNN's handle was made and is not there"))?;
+        let handle = lock(handle);
+        if let Some(stream) = stream {
+            // SAFETY: the handle is alive and this thread's for now.
+            check_dnn(unsafe { dnn::cudnnSetStream(handle.0, stream.raw().cast()) }, "cudnnSetStream")?;
+        }
+        work(handle.0)
+    }
+
     /// Drops the handles. The context is current.
     pub fn clear(&mut self) {
+        if let Some(handle) = self.dnn.take() {
+            // SAFETY: the device goes, so nobody uses the handle any more.
+            unsafe { dnn::cudnnDestroy(handle.into_inner().unwrap_or_else(PoisonError::into_inner).0) };
+        }
         if let Some(handle) = self.blas.take() {
             // SAFETY: the device goes, so nobody uses the handle any more.
             unsafe { blas::cublasDestroy_v2(handle.into_inner().unwrap_or_else(PoisonError::into_inner).0) };

@@ -1,17 +1,18 @@
 //! NVIDIA GPUs as libflagos devices: memory, streams, timelines, kernels from CUDA C++ or PTX, and NVIDIA's libraries where they are there.
 //!
-//! Nothing of CUDA is linked: the driver, NVRTC, cuBLAS and cuFFT are opened at run time, so the plugin loads on every machine and says what is
+//! Nothing of CUDA is linked: the driver, NVRTC, cuBLAS, cuDNN and cuFFT are opened at run time, so the plugin loads on every machine and says what is
 //! missing. A device is the process's primary context, which the CUDA runtime and frameworks on it use too: their pointers and streams are ours.
 //! The calling thread's current context is left as it was found.
 //!
 //! Layers, outermost first: `flagos_backend_api::vendor` owns handles, checks arguments and stops panics; [`device`], [`memory`], [`stream`],
-//! [`module`], [`matmul`], [`sort`], [`blas`] and [`fft`] (with [`plan`], which they share, [`product`] and [`engine`]) implement its safe traits;
+//! [`module`], [`matmul`], [`conv`], [`sort`], [`blas`] and [`fft`] (with [`plan`], which they share, [`product`] and [`engine`]) implement its safe traits;
 //! [`driver`] and [`library`] are the border to CUDA; [`arena`], [`pages`], [`pool`] and [`timeline`] are what memory and streams are made of; [`compile`] and [`binary`] work without a device.
 
 pub mod arena;
 pub mod binary;
 pub mod blas;
 pub mod compile;
+pub mod conv;
 pub mod device;
 pub mod driver;
 pub mod engine;

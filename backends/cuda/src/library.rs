@@ -22,6 +22,8 @@ pub enum Culib {
     CublasLt,
     /// Fourier transforms.
     Cufft,
+    /// Convolutions.
+    Cudnn,
 }
 
 /// What is known of a library: its place in [`Culib`], file name, numbers of the versions that fit, and who brings it.
@@ -31,12 +33,13 @@ struct Entry {
     package: &'static str,
 }
 
-const ENTRIES: [Entry; 5] = [
+const ENTRIES: [Entry; 6] = [
     Entry { stem: "libcuda.so", majors: &[1], package: "the NVIDIA driver" },
     Entry { stem: "libnvrtc.so", majors: &[13, 12], package: "the CUDA toolkit or the wheel nvidia-cuda-nvrtc" },
     Entry { stem: "libcublas.so", majors: &[13, 12], package: "the CUDA toolkit or the wheel nvidia-cublas" },
     Entry { stem: "libcublasLt.so", majors: &[13, 12], package: "the CUDA toolkit or the wheel nvidia-cublas" },
     Entry { stem: "libcufft.so", majors: &[12, 11], package: "the CUDA toolkit or the wheel nvidia-cufft" },
+    Entry { stem: "libcudnn.so", majors: &[9], package: "cuDNN 9 or the wheel nvidia-cudnn-cu13" },
 ];
 
 impl Culib {
@@ -46,7 +49,7 @@ impl Culib {
 
     /// Whether the library can be used. The first answer stands for the life of the process.
     pub fn is_there(self) -> bool {
-        static FOUND: [OnceLock<bool>; 5] = [const { OnceLock::new() }; 5];
+        static FOUND: [OnceLock<bool>; 6] = [const { OnceLock::new() }; 6];
         *FOUND[self as usize].get_or_init(|| {
             self.open_by_path();
             // SAFETY: opens a library of CUDA by its name; their constructors ask nothing of the caller.
@@ -57,6 +60,8 @@ impl Culib {
                     Culib::Cublas => cudarc::cublas::sys::is_culib_present(),
                     Culib::CublasLt => cudarc::cublaslt::sys::is_culib_present(),
                     Culib::Cufft => cudarc::cufft::sys::is_culib_present(),
+                    // Other versions lie under the same name; their enumerations differ.
+                    Culib::Cudnn => cudarc::cudnn::sys::is_culib_present() && cudarc::cudnn::sys::cudnnGetVersion() / 10_000 == 9,
                 }
             }
         })

@@ -2,10 +2,12 @@
 
 use flagos_backend_api::vendor::{Answered, Blas, Fft, LaunchArgs, OpRef, Operators, PlanFacts, Planned};
 use flagos_backend_api::{BlasDesc, Code, Error, FftDesc, PlanLimits, Result, properties};
+use flagos_catalog::conv::CONV2D;
 use flagos_catalog::sort::SORT;
 use flagos_catalog::{Call, Operator, matmul};
 
 use crate::blas::{self, BlasCall};
+use crate::conv::{self, ConvCall};
 use crate::device::CudaDevice;
 use crate::engine::{Number, PRODUCT_BYTES};
 use crate::fft::{self, FftCall};
@@ -29,6 +31,7 @@ pub struct CudaPlan {
 enum Body {
     Product { product: Product, operands: [usize; 3], added: Option<usize>, factors: (Number, Number) },
     Sort(SortCall),
+    Conv(ConvCall),
     Blas(BlasCall),
     Fft(FftCall),
 }
@@ -52,12 +55,13 @@ fn answered(offer: Result<()>, level: u32, workspace_bytes: impl FnOnce() -> u64
 enum Native {
     Product(&'static Operator, products::Planned),
     Sort(sort::Shape),
+    Conv(conv::Shape),
 }
 
 impl Native {
     /// Whether there is one at all, for some calls.
     fn has(id: u32) -> bool {
-        id == SORT.id || matmul::OPERATORS.iter().any(|o| o.id == id)
+        id == SORT.id || id == CONV2D.id || matmul::OPERATORS.iter().any(|o| o.id == id)
     }
 
     /// Which one a call gets.
@@ -72,6 +76,10 @@ impl Native {
             let shape = sort::plan(&call)?;
             return Culib::Nvrtc.need().map(|()| Native::Sort(shape));
         }
+        if op.id() == CONV2D.id {
+            let shape = conv::plan(&call)?;
+            return Culib::Cudnn.need().map(|()| Native::Conv(shape));
+        }
         let planned = products::plan(&call)?;
         if !Culib::CublasLt.is_there() || !Culib::Cublas.is_there() {
             return Err(Error::unimplemented("cuBLAS is not installed"));
@@ -79,11 +87,12 @@ impl Native {
         Ok(Native::Product(call.operator, planned))
     }
 
-    /// A bound of its workspace in bytes.
-    fn workspace_bytes(&self) -> u64 {
+    /// A bound of its workspace in bytes. Of a convolution only a plan knows it.
+    fn workspace_bytes(&self, device: &CudaDevice) -> Result<u64> {
         match self {
-            Native::Product(..) => PRODUCT_BYTES,
-            Native::Sort(shape) => shape.layout().bytes,
+            Native::Product(..) => Ok(PRODUCT_BYTES),
+            Native::Sort(shape) => Ok(shape.layout().bytes),
+            Native::Conv(shape) => device.plan_conv(shape).map(|p| p.workspace_bytes),
         }
     }
 }
@@ -96,14 +105,15 @@ impl Operators for CudaDevice {
             return Ok(Answered::no("no native implementation of this operator"));
         }
         let in_place = if op.id() == matmul::ADDMM.id { properties::IN_PLACE } else { 0 };
-        let native = Native::of(op);
-        let bytes = native.as_ref().map_or(0, Native::workspace_bytes);
-        answered(native.map(drop), level, || bytes, in_place)
+        let bytes = Native::of(op).and_then(|native| if level >= 1 { native.workspace_bytes(self) } else { Ok(0) });
+        let least = *bytes.as_ref().unwrap_or(&0);
+        answered(bytes.map(drop), level, || least, in_place)
     }
 
     fn plan_op(&self, op: OpRef<'_>, _: &PlanLimits) -> Result<CudaPlan> {
         match Native::of(op)? {
             Native::Product(operator, planned) => self.plan_product(operator, &planned),
+            Native::Conv(shape) => self.plan_conv(&shape),
             Native::Sort(shape) => {
                 let call = SortCall::new(self, shape)?;
                 Ok(CudaPlan { name: "radix sort".into(), workspace_bytes: call.workspace_bytes(), properties: PROPERTIES, body: Body::Sort(call) })
@@ -113,6 +123,12 @@ impl Operators for CudaDevice {
 }
 
 impl CudaDevice {
+    fn plan_conv(&self, shape: &conv::Shape) -> Result<CudaPlan> {
+        let _aside = self.chip.enter_aside()?;
+        let call = ConvCall::new(&self.chip, shape)?;
+        Ok(CudaPlan { name: "cudnn conv2d".into(), workspace_bytes: call.workspace_bytes(), properties: PROPERTIES, body: Body::Conv(call) })
+    }
+
     fn plan_product(&self, operator: &Operator, planned: &products::Planned) -> Result<CudaPlan> {
         let _aside = self.chip.enter_aside()?;
         let product = Product::new(&self.chip, planned.shape)?;
@@ -180,6 +196,7 @@ impl Planned<CudaDevice> for CudaPlan {
                 product.run(stream, &addresses, alpha, beta)
             }
             Body::Sort(call) => call.run(device, stream, &sort::Addresses { x: at(0), values: at(1), indices: at(2), workspace }),
+            Body::Conv(call) => call.run(stream, &conv::Addresses { x: at(0), w: at(1), bias: at(2), y: at(3), workspace }),
             Body::Blas(call) => {
                 let list = [at(0), at(1), at(2)];
                 // SAFETY: the host passes NULL or numbers of the compute type.
