@@ -237,9 +237,9 @@ fn fragments_multiply_matrices() {
     let zero = b.i32(0);
     let sum = b.inst(Ty::Fragment(2), Inst::FragmentZero);
     // Rows of eight: A is the first half of the columns, B the rows' second half transposed.
-    let left = b.inst(Ty::Fragment(0), Inst::FragmentLoad { array: a, index: zero, stride: 8, transposed: false });
+    let left = b.inst(Ty::Fragment(0), Inst::FragmentLoad { array: a, index: zero, stride: 8, transposed: false, aligned: false });
     let four = b.i32(4);
-    let right = b.inst(Ty::Fragment(1), Inst::FragmentLoad { array: a, index: four, stride: 8, transposed: true });
+    let right = b.inst(Ty::Fragment(1), Inst::FragmentLoad { array: a, index: four, stride: 8, transposed: true, aligned: false });
     let once = b.inst(Ty::Fragment(2), Inst::FragmentMulAdd(left, right, sum));
     let twice = b.inst(Ty::Fragment(2), Inst::FragmentMulAdd(left, right, once));
     let to = b.binary_int(Binary::MulI, group, 64);
