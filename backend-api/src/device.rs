@@ -52,6 +52,8 @@ pub mod caps {
     pub const ATOMIC64: u64 = 1 << 7;
     /// Launches can be recorded by the vendor's graph capture.
     pub const CAPTURE: u64 = 1 << 8;
+    /// Kernels may take subnormal single-precision numbers for zeros, as arguments and as results.
+    pub const FLUSHES_SUBNORMALS: u64 = 1 << 9;
 }
 
 abi_struct! {

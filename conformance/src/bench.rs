@@ -195,6 +195,7 @@ impl Bench {
             product: self.device.info().name.clone(),
             arch: self.device.info().arch.clone(),
             driver: self.device.info().driver.clone(),
+            flushes_subnormals: self.flushes(),
         }
     }
 
@@ -205,6 +206,10 @@ impl Bench {
     /// Whether a capability bit is set.
     pub fn has(&self, cap: u64) -> bool {
         self.device.info().caps & cap != 0
+    }
+    /// Whether single-precision subnormals count as zeros.
+    pub fn flushes(&self) -> bool {
+        self.has(abi::caps::FLUSHES_SUBNORMALS)
     }
     /// Host memory the backend holds, and how often it took some.
     pub fn host_use(&self) -> discover::HostUse {

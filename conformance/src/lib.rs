@@ -15,6 +15,7 @@ mod child;
 pub mod claim;
 pub mod exceptions;
 mod execute;
+mod flush;
 mod guard;
 pub mod judged;
 mod memory;
@@ -265,6 +266,9 @@ fn test(options: &Options, plan: &Plan, entries: &[&Entry], profiles: &[Profile]
     };
     if profiles.is_empty() {
         notes.push("no profile was judged: the backend's conformance.toml promises none, and none was asked for with --profile".into());
+    }
+    if identity.flushes_subnormals {
+        notes.push("the device takes f32 subnormals for zeros and says so (FLUSHES_SUBNORMALS): operands hold none, and such a result may be zero".into());
     }
     let mut cases = judge_all(plan, results, file.as_ref(), &identity, &mut notes);
     let cells = cell::rows(plan.entries(), &cases);

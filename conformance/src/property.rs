@@ -10,9 +10,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 
 use crate::bench::Bench;
 use crate::check::Check;
-use crate::execute::call;
+use crate::execute::{call, task};
 use crate::outcome::{CaseResult, Failure, Status};
-use crate::task::Task;
 
 /// Most elements of a tensor; the reference is slow.
 const MOST_ELEMENTS: i64 = 20_000;
@@ -131,7 +130,7 @@ pub fn operator(bench: &Bench, operator: &'static Operator, types: &Assignment, 
     let config = Config { cases: tries, max_shrink_iters: 512, failure_persistence: None, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let outcome = runner.run(&draws(cases.len()), |draw| {
-        let Some(task) = instance(operator, types, &cases, &draw).map(Task::operator) else { return Ok(()) };
+        let Some(task) = instance(operator, types, &cases, &draw).map(|i| task(bench, i)) else { return Ok(()) };
         // Contents out of range (an index beyond its axis) are no valid call.
         if task.references().is_err() {
             return Ok(());
@@ -163,7 +162,7 @@ pub fn operator(bench: &Bench, operator: &'static Operator, types: &Assignment, 
         Err(TestError::Fail(_, draw)) => {
             // The smallest call once more, for its own checks.
             if let Some(smallest) = instance(operator, types, &cases, &draw) {
-                let smallest = Task::operator(smallest);
+                let smallest = task(bench, smallest);
                 let again = call(bench, &smallest, None);
                 let at = smallest.describe();
                 result.add(again.failures.into_iter().map(|f| Failure::new(f.check, format!("{} in {at}", f.message))));

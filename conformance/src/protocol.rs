@@ -120,6 +120,9 @@ pub struct Identity {
     pub arch: String,
     /// Driver.
     pub driver: String,
+    /// The device takes single-precision subnormals for zeros.
+    #[serde(default)]
+    pub flushes_subnormals: bool,
 }
 
 /// Writes a message as one line.

@@ -20,6 +20,21 @@ pub struct Operand {
     pub writes: bool,
 }
 
+/// How outputs are judged.
+#[derive(Clone, Copy)]
+pub struct Rule {
+    /// Tolerance, unless a reference has its own.
+    pub numerics: Numerics,
+    /// Single-precision subnormals count as zeros.
+    pub flushes: bool,
+}
+
+impl From<Numerics> for Rule {
+    fn from(numerics: Numerics) -> Rule {
+        Rule { numerics, flushes: false }
+    }
+}
+
 /// What written operands hold afterwards, by binding.
 pub type References = Vec<(usize, Reference)>;
 
@@ -29,8 +44,8 @@ pub struct Task {
     pub work: Work,
     /// Operands in binding order.
     pub operands: Vec<Operand>,
-    /// Tolerance, unless a reference has its own.
-    pub rule: Numerics,
+    /// How outputs are judged.
+    pub rule: Rule,
     /// An input, and the output whose elements may lie in its memory.
     pub in_place: Option<(usize, usize)>,
     /// Bytes of alpha and beta in the compute type.
@@ -56,7 +71,7 @@ impl Task {
         Task {
             operands: all.collect(),
             work: Work::Op(call.clone()),
-            rule: call.operator.numerics,
+            rule: call.operator.numerics.into(),
             in_place: (call.operator.in_place && alike(&instance)).then_some((0, n_in)),
             scalars: [None, None],
             reference: Box::new(move || {
@@ -74,7 +89,7 @@ impl Task {
         Task {
             work: Work::Blas(instance.desc),
             operands: viewed(&instance.operands, &views),
-            rule: blas::NUMERICS,
+            rule: blas::NUMERICS.into(),
             in_place: None,
             scalars: [bytes(instance.scalars.alpha), bytes(instance.scalars.beta)],
             reference: Box::new(move || instance.reference()),
@@ -87,7 +102,7 @@ impl Task {
         Task {
             work: Work::Fft(instance.desc),
             operands: viewed(&instance.operands, &views),
-            rule: fft::NUMERICS,
+            rule: fft::NUMERICS.into(),
             in_place: instance.in_place.then_some((0, 1)),
             scalars: [None, None],
             reference: Box::new(move || Ok(vec![(1, instance.reference()?)])),

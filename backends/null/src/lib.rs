@@ -1,8 +1,8 @@
-//! A backend to copy: a device of its own in software, with every part that a chip's backend has, in the same files.
+//! A backend in software with every part that a chip's backend may have, in the same files.
 //!
 //! The "chip" has memory that the host cannot touch, queues that run on their own, timelines with late errors, and operators computed by
-//! the catalogue's references: slow and right. Copy this folder, then replace file by file what the comments marked `Replace:` name.
-//! [`fault`] is not part of the template: the conformance suite is tested with it. Drop it and every line that says `fault::`.
+//! the catalogue's references: slow and right. What the comments marked `Replace:` name is what a chip's backend has in its place.
+//! [`fault`] is no part of a backend: the conformance suite is tested with it.
 //!
 //! Layers, outermost first: `flagos_backend_api::vendor` owns handles, checks arguments and stops panics; [`device`], [`memory`],
 //! [`stream`], [`ops`], [`blas`] and [`fft`] implement its safe traits; [`plan`] is what the last three share; [`worker`] stands for the driver.

@@ -110,6 +110,7 @@ fn capabilities(device: Device, has: &dyn Fn(&str) -> bool) -> u64 {
         | bit(has("cl_khr_fp64") || device.number(cl::CL_DEVICE_DOUBLE_FP_CONFIG) != 0, caps::FP64)
         | bit(full || has("cles_khr_int64"), caps::INT64)
         | bit(has("cl_khr_int64_base_atomics") && has("cl_khr_int64_extended_atomics"), caps::ATOMIC64)
+        | bit(device.number(cl::CL_DEVICE_SINGLE_FP_CONFIG) & cl::CL_FP_DENORM == 0, caps::FLUSHES_SUBNORMALS)
 }
 
 fn subgroup_sizes(device: Device) -> (u32, u32) {

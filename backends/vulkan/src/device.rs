@@ -278,6 +278,8 @@ fn caps_of(physical: &Physical, visible: bool) -> u64 {
         | bit(f.core.shader_int64, caps::INT64)
         | bit(f.atomic64.shader_buffer_int64_atomics, caps::ATOMIC64)
         | bit(visible.into(), caps::HOST_VISIBLE)
+        // Drivers in software compute as the processor does, whatever they promise.
+        | bit((physical.properties.floats.shader_denorm_preserve_float32 == 0 && kind_of(physical) != DeviceKind::CPU).into(), caps::FLUSHES_SUBNORMALS)
 }
 
 fn kind_of(physical: &Physical) -> DeviceKind {

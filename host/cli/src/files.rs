@@ -50,7 +50,7 @@ fn fault(path: &Path, what: impl core::fmt::Display) -> Error {
 
 /// Bytes of a file.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::new(Code::NOT_FOUND, format!("{}: {e}", path.display())))
+    std::fs::read(path).map_err(|e| Error::new(Code::NOT_FOUND, format!("{}: {e}; give the path of a file that can be read", path.display())))
 }
 
 /// Reads `x.npy`, `x.safetensors#name` (a file of one tensor needs no name), or `bf16@x.npy` (the elements' bits as another type of the same width).
@@ -112,8 +112,11 @@ fn parse_npy(path: &Path, bytes: &[u8]) -> Result<Data> {
     };
     let header = bytes.get(start..start + length).and_then(|h| core::str::from_utf8(h).ok()).ok_or_else(|| bad("the header is cut off"))?;
     let field = |name: &str| header.split_once(&format!("'{name}':")).map(|(_, rest)| rest.trim_start());
-    let descr = field("descr").and_then(|d| d.strip_prefix('\'')).and_then(|d| d.split_once('\'')).ok_or_else(|| bad("'descr' is missing"))?.0;
-    let dtype = TYPES.iter().find(|t| t.1 == descr && !descr.is_empty()).map(|t| t.0).ok_or_else(|| bad(&format!("type '{descr}'")))?;
+    let descr = field("descr").and_then(|d| d.strip_prefix('\'')).and_then(|d| d.split_once('\'')).ok_or_else(|| bad("'descr' is missing or a list of fields; save each field by itself"))?.0;
+    let dtype = TYPES.iter().find(|t| t.1 == descr && !descr.is_empty()).map(|t| t.0).ok_or_else(|| {
+        let known: Vec<&str> = TYPES.iter().map(|t| t.1).filter(|w| !w.is_empty()).collect();
+        fault(path, format!("elements of type '{descr}' are not read; save them as one of {} (astype)", known.join(" ")))
+    })?;
     let fortran = field("fortran_order").is_some_and(|f| f.starts_with("True"));
     let list = field("shape").and_then(|s| s.strip_prefix('(')).and_then(|s| s.split_once(')')).ok_or_else(|| bad("'shape' is missing"))?.0;
     let extents: Option<Vec<i64>> = list.split(',').map(str::trim).filter(|s| !s.is_empty()).map(|s| s.parse().ok()).collect();

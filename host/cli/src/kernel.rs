@@ -1,4 +1,4 @@
-//! `flagos kernel run`: a kernel in Triton dialect on files and numbers.
+//! `flagos kernel`: `run`, a kernel in Triton dialect on files and numbers.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::compile::threads;
 use crate::files::{self, Data};
+use crate::kernel_check::{self, Check};
 use crate::output::{Output, duration};
 
 /// Commands on kernels.
@@ -24,6 +25,8 @@ pub struct Arguments {
 enum Command {
     /// Compiles a kernel for a device and runs it.
     Run(Run),
+    /// Compiles and runs kernels with known results (`NAME.ttir` beside `NAME.case`) and compares.
+    Check(Check),
 }
 
 /// What to run.
@@ -50,19 +53,21 @@ struct Run {
     #[arg(long)]
     out: Option<PathBuf>,
     /// Launches in a row; tensors are not reset between them.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// Measures each launch; says the median.
     #[arg(long)]
     time: bool,
-    /// Tensors (`x.npy`, `bf16@bits.npy`, `f8e4m3@bits.npy`, read and written) and numbers (`i32:5`, `f32:0.5`), in the order of the kernel's.
+    /// Tensors, row by row whatever their files' order (`x.npy`, `bf16@bits.npy`, `f8e4m3@bits.npy`, read and written) and numbers (`i32:5`, `f32:0.5`), in the order of the kernel's.
     args: Vec<String>,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
-    let Command::Run(run) = &arguments.command;
-    run_kernel(run, output)
+    match &arguments.command {
+        Command::Run(run) => run_kernel(run, output),
+        Command::Check(check) => kernel_check::run(check, output),
+    }
 }
 
 /// A value from the command line.
@@ -74,12 +79,13 @@ enum Value {
 
 fn run_kernel(run: &Run, output: &Output) -> Result<ExitCode> {
     let grid = grid(&run.grid)?;
-    let text = files::read_bytes(&run.file)?;
+    let named = |e: Error| Error { message: format!("{}: {}", run.file.display(), e.message), ..e };
+    let text = String::from_utf8(files::read_bytes(&run.file)?).map_err(|_| named(Error::invalid("no text; kernels are Triton dialect as text (.ttir)")))?;
+    let values = run.args.iter().map(|a| value(a)).collect::<Result<Vec<_>>>()?;
     let device = crate::open(&run.backend)?;
     let started = Instant::now();
-    let kernel = device.compile(&String::from_utf8_lossy(&text), &run.kernel, threads(run.threads, run.num_warps))?;
+    let kernel = device.compile(&text, &run.kernel, threads(run.threads, run.num_warps)).map_err(named)?;
     let compile_ns = started.elapsed().as_nanos() as u64;
-    let values = run.args.iter().map(|a| value(a)).collect::<Result<Vec<_>>>()?;
     check(&kernel, &values)?;
     let stream = device.stream()?;
     let buffers = values.iter().map(|v| upload(&device, &stream, v)).collect::<Result<Vec<_>>>()?;
@@ -152,7 +158,7 @@ fn grid(text: &str) -> Result<[u32; 3]> {
         Some([x]) => Ok([*x, 1, 1]),
         Some([x, y]) => Ok([*x, *y, 1]),
         Some([x, y, z]) => Ok([*x, *y, *z]),
-        _ => Err(Error::invalid(format!("--grid {text}: give X, X,Y or X,Y,Z"))),
+        _ => Err(Error::invalid(format!("--grid '{text}': give the number of blocks as X, X,Y or X,Y,Z, whole numbers below 2^32 (--grid 8 or --grid 16,4)"))),
     }
 }
 
@@ -161,13 +167,25 @@ fn value(text: &str) -> Result<Value> {
     if let Some((name, number)) = text.split_once(':')
         && let Some(elem) = Elem::from_name(name)
     {
-        let bits = number_bits(elem, number).ok_or_else(|| Error::invalid(format!("'{text}': '{number}' is no number of type {name}")))?;
+        let bits = number_bits(elem, number).ok_or_else(|| Error::invalid(format!("'{text}': '{number}' is no number of type {name}, which holds {}", holds(elem))))?;
         return Ok(Value::Number(elem, bits));
+    }
+    if !text.contains(".npy") && !text.contains(".safetensors") {
+        return Err(Error::invalid(format!("'{text}' is neither a tensor's file (x.npy, x.safetensors#NAME) nor a number with its type (i32:5, f32:0.5; i1 to i64, f16, bf16, f32, f64)")));
     }
     let (path, cast) = text.split_once('@').map_or((text, false), |(_, path)| (path, true));
     let data = files::read(text)?;
     let own = if cast { files::read(path)?.dtype } else { data.dtype };
     Ok(Value::Tensor(data, own))
+}
+
+/// What numbers of a type there are.
+fn holds(elem: Elem) -> String {
+    match elem {
+        Elem::I1 => "true and false".into(),
+        _ if elem.is_float() => "decimal numbers, inf and nan".into(),
+        _ => format!("whole numbers from -{} to {}", 1i128 << (elem.bits() - 1), (1i128 << elem.bits()) - 1),
+    }
 }
 
 /// Bits of a number, zero-extended. Integers may be written signed or unsigned.

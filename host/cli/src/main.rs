@@ -8,6 +8,7 @@ mod explain;
 mod files;
 mod golden;
 mod kernel;
+mod kernel_check;
 mod mutations;
 mod ops;
 mod output;
@@ -51,7 +52,7 @@ enum Command {
     Run(run::Arguments),
     /// Compiles Triton dialect to the code of any target, or fills the kernel cache of a device.
     Compile(compile::Arguments),
-    /// Runs a kernel in Triton dialect on files and numbers.
+    /// Runs a kernel in Triton dialect on files and numbers, or kernels with known results.
     Kernel(kernel::Arguments),
     /// Measures operators, BLAS, FFT and the library's own overhead.
     Bench(bench::Arguments),

@@ -12,6 +12,7 @@
 
 pub mod build;
 pub mod elem;
+pub mod case;
 pub mod emit;
 pub mod error;
 pub mod lower;
@@ -20,6 +21,7 @@ pub mod target;
 pub mod thread;
 pub mod tile;
 
+pub use case::Case;
 pub use elem::Elem;
 pub use error::{CompileError, Result};
 pub use run::Arg;

@@ -24,7 +24,7 @@ fn every_kernel_of_the_corpus_gives_what_numpy_expects() {
 #[test]
 fn every_text_of_the_corpus_survives_the_printer() {
     for case in corpus::cases() {
-        let program = case.program();
+        let program = case.program().unwrap();
         let text = program.to_string();
         let again = parse(&text).unwrap_or_else(|e| panic!("{}: {e}\n{text}", case.name));
         assert_eq!(again.to_string(), text, "{}", case.name);

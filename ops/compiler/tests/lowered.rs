@@ -11,7 +11,7 @@ fn run(threads: u32, subgroup: u32) {
         Target { format: KernelFormat::C, arch: String::new(), caps: all, max_block_threads: 1024, shared_bytes: 96 << 10, subgroup, matrix: Vec::new() };
     let mut failures = Vec::new();
     for case in corpus::cases() {
-        let result = lower::lower(&case.program(), &case.entry, &target, &Options { threads, stages: 1 }).and_then(|kernel| {
+        let result = lower::lower(&case.program().unwrap(), &case.entry, &target, &Options { threads, stages: 1 }).and_then(|kernel| {
             let mut args = case.args.clone();
             thread::interpret::run(&kernel, case.grid, &mut args).map(|()| args)
         });

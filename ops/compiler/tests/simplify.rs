@@ -9,13 +9,13 @@ use flagos_compiler::{Elem, MatrixShape, Options, Target, error::Kind, lower, th
 #[test]
 fn simplified_kernels_give_the_same_bits() {
     for case in corpus::cases() {
-        let mut program = case.program();
+        let mut program = case.program().unwrap();
         let before = program.to_string();
         simplify(&mut program);
         verify(&program).unwrap_or_else(|e| panic!("{}: {e}\n{program}", case.name));
         assert!(program.to_string().len() <= before.len(), "{}", case.name);
         let (mut plain, mut simple) = (case.args.clone(), case.args.clone());
-        tile::interpret::run(&case.program(), &case.entry, case.grid, &mut plain).unwrap();
+        tile::interpret::run(&case.program().unwrap(), &case.entry, case.grid, &mut plain).unwrap();
         tile::interpret::run(&program, &case.entry, case.grid, &mut simple).unwrap_or_else(|e| panic!("{}: {e}\n{program}", case.name));
         assert_eq!(plain, simple, "{}:\n{program}", case.name);
     }
@@ -37,7 +37,7 @@ fn lowered_kernels_give_what_numpy_expects() {
     for case in corpus::cases() {
         for (threads, subgroup, units) in [(1, 0, false), (64, 0, false), (64, 32, false), (128, 32, true)] {
             let (target, options) = target(threads, subgroup, units);
-            let mut program = case.program();
+            let mut program = case.program().unwrap();
             simplify(&mut program);
             let mut kernel = match lower::lower(&program, &case.entry, &target, &options) {
                 Ok(kernel) => kernel,

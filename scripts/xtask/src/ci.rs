@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
     ("C and C++ programs", programs),
     ("conformance smoke", conformance),
     ("portable kernels: C, OpenCL C, SPIR-V", portable),
+    ("kernels that Triton printed, through the host", corpus),
     ("mutations", mutations),
     ("golden files through flagos run", golden),
     ("ABI gates", || abi::run_gates().map(|()| String::new())),
@@ -53,14 +54,14 @@ pub fn run_all() -> ExitCode {
 }
 
 fn clippy() -> Outcome<String> {
-    run(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"])).map(|()| String::new())
+    run(cargo().args(["clippy", "--quiet", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])).map(|()| String::new())
 }
 
 /// The workspace's tests; counts what ran and what was left out.
 fn tests() -> Outcome<String> {
     let mut all = cargo();
-    // Fuzzing is among them, with debug assertions: overflows and misaligned slices stop there.
-    all.args(["test", "--workspace", "--no-fail-fast"]);
+    // Fuzzing is among them: with the assertions that scripts/test asks for, overflows and misaligned slices stop there.
+    all.args(["test", "--release", "--workspace", "--no-fail-fast"]);
     let (code, text) = capture(&mut all)?;
     let (mut passed, mut failures, mut ignored) = (0, 0, 0);
     for line in text.lines().filter(|l| l.starts_with("test result:")) {
@@ -128,6 +129,7 @@ const PORTABLE: &[(&str, &[&str])] = &[
             "amax", "cumsum", "softmax", "layer_norm", "rms_norm", "mm", "bmm", "conv2d",
         ],
     ),
+    ("acme", &["add", "where", "cat", "sum", "softmax", "mm"]),
     ("opencl", &["add", "mul", "exp", "relu", "gelu", "copy", "sum", "softmax"]),
     ("vulkan", &["relu", "gelu", "add", "mul", "exp", "eq", "where", "copy", "sum", "amax", "argmax", "softmax", "layer_norm", "arange"]),
 ];
@@ -144,12 +146,54 @@ fn portable() -> Outcome<String> {
         let (code, text) = capture(&mut suite)?;
         match code {
             0 => ran.push(format!("{} operators on {backend}", operators.len())),
-            LEFT_OUT if *backend != "cpu" => ran.push(format!("{backend} left out")),
+            LEFT_OUT if !matches!(*backend, "cpu" | "acme") => ran.push(format!("{backend} left out")),
             _ => return Err(format!("portable kernels on {backend}\n{}", tail(&text, 80))),
         }
     }
     println!("{PORTABLE:?}");
     Ok(ran.join(", "))
+}
+
+/// The compiler's corpus on each driver: all of it, or for a driver that compiles slowly a part in which every construct is there. `flagos kernel check`
+/// runs the rest, and runs it on a chip's own machine with nothing but the installation and the data.
+const CORPUS: &[(&str, &[&str])] = &[
+    ("cpu", &["*"]),
+    ("acme", &["*matmul*", "reduce_*", "scans"]),
+    (
+        "opencl",
+        &[
+            "add", "argmax_rows", "arithmetic_float64", "atomics", "calls", "cast_f32_*", "collatz", "compare_and_swap", "descriptor_reduce", "early_return*", "flips", "functions",
+            "gather_*", "high_products_uint64", "histogram", "integers_int8", "integers_uint32", "layer_norm", "map_elementwise", "matmul_block_pointers", "matmul_f8e4m3",
+            "matmul_split_k", "nested", "philox", "pointwise_float16", "precise", "recurrence", "reduce_rows", "rope", "scans", "shapes", "softmax_float32", "sort_rows", "transpose",
+        ],
+    ),
+    ("vulkan", &["*"]),
+];
+
+/// These devices and drivers can do all of it, so nothing may be left out but a driver that is not there.
+fn corpus() -> Outcome<String> {
+    let mut ran = Vec::new();
+    for (backend, kernels) in CORPUS {
+        let words = ["kernel", "check", "ops/compiler/tests/corpus/data", "--backend", backend].into_iter().chain(kernels.iter().flat_map(|k| ["--case", *k]));
+        let mut check = flagos(&words.collect::<Vec<_>>())?;
+        check.env("FLAGOS_CACHE_DIR", target().join("kernels"));
+        let (code, text) = capture(&mut check)?;
+        let line = text.lines().find(|l| l.contains(" passed, ")).unwrap_or("").to_owned();
+        println!("{}", if line.is_empty() { &text } else { &line });
+        match code {
+            0 if line.contains(" 0 left out") => ran.push(line.split(',').next().unwrap_or("").to_owned()),
+            // No such device: nothing was compiled.
+            1 if line.is_empty() && matches!(*backend, "opencl" | "vulkan") && absent(backend)? => ran.push(format!("{backend} left out")),
+            _ => return Err(format!("the corpus on {backend}\n{}", tail(&text, 40))),
+        }
+    }
+    Ok(ran.join(", "))
+}
+
+/// Whether a backend has no device here.
+fn absent(backend: &str) -> Outcome<bool> {
+    let (_, text) = capture(&mut flagos(&["devices"])?)?;
+    Ok(!text.lines().any(|l| l.starts_with(&format!("{backend}:"))))
 }
 
 fn mutations() -> Outcome<String> {

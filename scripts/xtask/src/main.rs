@@ -40,7 +40,7 @@ enum Command {
         /// Where (`/usr/local`, `$HOME/.local`, …).
         #[arg(long)]
         prefix: PathBuf,
-        /// Also the template and example backends (null, example-c).
+        /// Also the example backends (acme, null, example-c).
         #[arg(long)]
         with_examples: bool,
     },

@@ -23,6 +23,7 @@ const BACKENDS: &[Backend] = &[
     Backend { package: Some("flagos-backend-opencl"), folder: "opencl", library: "libflagos_backend_opencl.so", manifest: "opencl.json", rank: 60, example: false },
     Backend { package: Some("flagos-backend-vulkan"), folder: "vulkan", library: "libflagos_backend_vulkan.so", manifest: "vulkan.json", rank: 30, example: false },
     Backend { package: Some("flagos-backend-cuda"), folder: "cuda", library: "libflagos_backend_cuda.so", manifest: "cuda.json", rank: 50, example: false },
+    Backend { package: Some("flagos-backend-acme"), folder: "acme", library: "libflagos_backend_acme.so", manifest: "acme.json", rank: 85, example: true },
     Backend { package: Some("flagos-backend-null"), folder: "null", library: "libflagos_backend_null.so", manifest: "null.json", rank: 90, example: true },
     Backend { package: None, folder: "example-c", library: "libflagos_example_c.so", manifest: "example_c.json", rank: 80, example: true },
 ];

@@ -211,7 +211,7 @@ after = np.array([max(3, 10), min(3, -5), 0x70, 0xFFFF, np.bitwise_xor.reduce(np
 case("atomics", m.atomics, (1,), dict(ints=changed(ints, after), floats=changed(np.array([0.5, 0.5, 1.0], F32), np.array([12.5, -2.5, 1.25], F32)),
      old=made(np.array([50], np.int32))), B=16)
 case("compare_and_swap", m.compare_and_swap, (6,), dict(lock=changed(np.zeros(1, np.int32), np.zeros(1, np.int32)),
-     count=changed(np.zeros(1, np.int32), np.full(1, 6, np.int32)), seen=made(np.arange(6, dtype=np.int32))))
+     count=changed(np.zeros(1, np.int32), np.full(1, 6, np.int32)), seen=made(np.arange(6, dtype=np.int32), any_order=True)))
 
 # Others.
 v = normal(32)

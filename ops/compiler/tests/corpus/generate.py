@@ -3,13 +3,7 @@
     $(scripts/python-env DIR triton==3.6.0 numpy ml_dtypes) ops/compiler/tests/corpus/generate.py
     $(scripts/python-env DIR triton==3.9.0 numpy ml_dtypes) ops/compiler/tests/corpus/generate.py versions/3.9 NAME…   (texts only)
 
-No GPU is needed: compilation stops after the Triton dialect. A .case file is a header of lines, an empty line, then the bytes of the
-buffers in order, for `inout` first what goes in, then what comes out:
-
-    entry NAME
-    grid X Y Z
-    scalar ELEM BITS                                (hexadecimal)
-    buffer ELEM COUNT in|out|inout RELATIVE ABSOLUTE  (tolerances; an `out` buffer goes in as zeros)
+No GPU is needed: compilation stops after the Triton dialect. `src/case.rs` says what a .case file holds.
 """
 import pathlib
 import sys

@@ -58,8 +58,8 @@ def ttir(kernel, signature, constants, attributes):
 
 
 class Buffer:
-    def __init__(self, before, after, relative=0.0, absolute=0.0):
-        self.before, self.after, self.relative, self.absolute = before, after, relative, absolute
+    def __init__(self, before, after, relative=0.0, absolute=0.0, any_order=False):
+        self.before, self.after, self.relative, self.absolute, self.any_order = before, after, relative, absolute, any_order
 
 
 def given(array):
@@ -67,9 +67,9 @@ def given(array):
     return Buffer(np.ascontiguousarray(array), None)
 
 
-def made(array, relative=0.0, absolute=0.0):
-    """A buffer of zeros in which the kernel leaves `array`."""
-    return Buffer(None, np.ascontiguousarray(array), relative, absolute)
+def made(array, relative=0.0, absolute=0.0, any_order=False):
+    """A buffer of zeros in which the kernel leaves `array`, its elements in any order where blocks write them as they come to run."""
+    return Buffer(None, np.ascontiguousarray(array), relative, absolute, any_order)
 
 
 def changed(before, after, relative=0.0, absolute=0.0):
@@ -95,7 +95,7 @@ class Case:
                 if self.aligned:
                     attributes[(places[name],)] = [["tt.divisibility", 16]]
                 kind = "in" if value.after is None else "out" if value.before is None else "inout"
-                header.append(f"buffer {ir_name} {array.size} {kind} {value.relative!r} {value.absolute!r}")
+                header.append(f"buffer {ir_name} {array.size} {kind} {value.relative!r} {value.absolute!r}" + (" any-order" if value.any_order else ""))
                 data += [a.tobytes() for a in (value.before, value.after) if a is not None]
             else:
                 value = np.int32(value) if isinstance(value, int) else np.float32(value) if isinstance(value, float) else value
