@@ -69,6 +69,7 @@ fn accesses() -> Vec<Case> {
 fn sharing() -> Vec<Case> {
     let mut cases = all(|e| [65, 60 << 10].map(|bytes| memory::exchange(64, e, (bytes / e.bytes()).max(64))).into());
     cases.extend(all(|e| [16, 32].map(|s| memory::shuffles(32, s, e)).into()));
+    cases.extend(all(|e| [4, 8, 16].into_iter().filter(|b| *b >= e.bytes()).map(|b| memory::copies(64, e, b / e.bytes())).collect()));
     cases
 }
 

@@ -211,6 +211,7 @@ impl Lower<'_> {
                 let (i, j) = (n / now[1].len(), n % now[1].len());
                 *sum = self.inst(tys[2], Inst::FragmentMulAdd(now[0][i], now[1][j], *sum));
             }
+            self.start_later();
         }
         Ok(self.in_fragments(extents, Fragments { plan, values: sums }))
     }

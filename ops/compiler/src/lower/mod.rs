@@ -43,7 +43,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 
 use crate::error::{Loc, Result};
-use crate::thread::{Kernel, Param, Ty, Val, Var};
+use crate::thread::{Kernel, Param, Stmt, Ty, Val, Var};
 use crate::tile::{self, Function, Item, Type, Value};
 use crate::{CompileError, Options, Target};
 
@@ -104,6 +104,8 @@ struct Lower<'a> {
     stages: u32,
     /// Loads whose tiles lie in shared memory.
     staged: HashMap<Value, matrix::Factor>,
+    /// Copies that start once a matrix unit is at work.
+    later: Vec<Stmt>,
     /// Masks (numbers of nodes) known to be true where code is being made.
     assumed: HashSet<u32>,
     /// The operation being lowered.
@@ -155,6 +157,7 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         fragments: HashMap::new(),
         stages: if target.copies_aside() { options.stages } else { 1 },
         staged: HashMap::new(),
+        later: Vec::new(),
         assumed: HashSet::new(),
         at: ("tt.func".into(), Loc::default()),
     };

@@ -136,7 +136,7 @@ impl Lower<'_> {
         Ok(Some(p))
     }
 
-    /// The beginning of a round: its factors are there, copies for a later one start.
+    /// The beginning of a round: its factors are there; copies for a later one start while its first products are under way.
     pub fn turn(&mut self, p: &Pipeline, region: &Block, index: Val) -> Result<()> {
         let carried = region.args[1..].iter().map(|v| self.rep(*v)).collect::<Result<Vec<_>>>()?;
         self.effect(Effect::CopyWait(p.stages - 2));
@@ -153,8 +153,7 @@ impl Lower<'_> {
         let carried = self.grown(p, &carried, p.stages - 1);
         self.start(p, region, index, &carried, to)?;
         let then = self.close();
-        self.push(Stmt::If { condition: there, uniform: self.uniform, then, other: Vec::new() });
-        self.effect(Effect::CopyGroup);
+        self.later = vec![Stmt::If { condition: there, uniform: self.uniform, then, other: Vec::new() }, Stmt::Do(Effect::CopyGroup)];
         for s in &p.loads {
             let size = self.i32(i64::from(s.size));
             let base = self.int(Binary::MulI, Elem::I32, slot, size);
@@ -165,6 +164,13 @@ impl Lower<'_> {
         let next = self.select(ends, zero, next);
         self.effect(Effect::Set(p.slot, 0, next));
         Ok(())
+    }
+
+    /// Starts the copies that were put off until a unit is at work.
+    pub fn start_later(&mut self) {
+        for stmt in std::mem::take(&mut self.later) {
+            self.push(stmt);
+        }
     }
 
     /// The end of the loop.
