@@ -122,16 +122,18 @@ typedef uint32_t flagos_log_level_t;
 
 /* Bits of `caps` of a device. */
 /* Memory is plainly addressable: the device offers an address-space buffer. */
-#define FLAGOS_CAP_ADDRESS_SPACE UINT32_C(0x1)
+#define FLAGOS_CAP_ADDRESS_SPACE      UINT32_C(0x1)
 /* Device memory is host memory: the host may read and write it directly once the stream is idle. */
-#define FLAGOS_CAP_HOST_VISIBLE  UINT32_C(0x2)
-#define FLAGOS_CAP_SYNCHRONOUS   UINT32_C(0x4)   /* Launches finish before they return. */
-#define FLAGOS_CAP_FP16          UINT32_C(0x8)   /* Kernels may use half precision. */
-#define FLAGOS_CAP_BF16          UINT32_C(0x10)  /* Kernels may use bfloat16. */
-#define FLAGOS_CAP_FP64          UINT32_C(0x20)  /* Kernels may use double precision. */
-#define FLAGOS_CAP_INT64         UINT32_C(0x40)  /* Kernels may use 64-bit integers. */
-#define FLAGOS_CAP_ATOMIC64      UINT32_C(0x80)  /* Kernels may use 64-bit atomics. */
-#define FLAGOS_CAP_CAPTURE       UINT32_C(0x100) /* Launches can be recorded by the vendor's graph capture. */
+#define FLAGOS_CAP_HOST_VISIBLE       UINT32_C(0x2)
+#define FLAGOS_CAP_SYNCHRONOUS        UINT32_C(0x4)   /* Launches finish before they return. */
+#define FLAGOS_CAP_FP16               UINT32_C(0x8)   /* Kernels may use half precision. */
+#define FLAGOS_CAP_BF16               UINT32_C(0x10)  /* Kernels may use bfloat16. */
+#define FLAGOS_CAP_FP64               UINT32_C(0x20)  /* Kernels may use double precision. */
+#define FLAGOS_CAP_INT64              UINT32_C(0x40)  /* Kernels may use 64-bit integers. */
+#define FLAGOS_CAP_ATOMIC64           UINT32_C(0x80)  /* Kernels may use 64-bit atomics. */
+#define FLAGOS_CAP_CAPTURE            UINT32_C(0x100) /* Launches can be recorded by the vendor's graph capture. */
+/* Kernels may take subnormal single-precision numbers for zeros, as arguments and as results. */
+#define FLAGOS_CAP_FLUSHES_SUBNORMALS UINT32_C(0x200)
 
 /* Bits of `properties` of an answer or a plan. */
 #define FLAGOS_PROPERTY_DETERMINISTIC UINT32_C(0x1) /* Equal inputs give equal bits on every run. */

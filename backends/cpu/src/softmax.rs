@@ -199,6 +199,9 @@ unsafe fn avx512<T: Real, const LOG: bool>(x: *const u8, y: *mut u8, n: usize) {
 /// Elements computed together.
 const LANES: usize = 32;
 
+/// Loops instead of iterators: what a closure does is compiled without the instruction set of the function around it wherever it is not inlined,
+/// and a fused multiply-add is a call there.
+///
 /// # Safety
 /// As [`RowFn`].
 #[inline(always)]
@@ -207,52 +210,57 @@ unsafe fn row<T: Real, const FMA: bool, const LOG: bool>(x: *const u8, y: *mut u
     // SAFETY: stated by the caller; each element is read before it is written, so `x` may be `y`.
     unsafe {
         let mut greatest = [T::LOWEST; LANES];
-        each(x, n, T::LOWEST, |_, chunk| (0..LANES).for_each(|k| greatest[k] = chunk[k].greater(greatest[k])));
+        for i in (0..n).step_by(LANES) {
+            let chunk = take(x.add(i), T::LOWEST, LANES.min(n - i));
+            for k in 0..LANES {
+                greatest[k] = chunk[k].greater(greatest[k]);
+            }
+        }
         let max = greatest.into_iter().fold(T::LOWEST, |a, b| b.greater(a));
-        // A padded element counts 0.
         let mut sums = [0.0f64; LANES];
-        each(x, n, T::LOWEST, |i, chunk| {
-            let mut e = chunk;
-            (0..LANES).for_each(|k| e[k] = chunk[k].minus(max).exp::<FMA>());
+        for i in (0..n).step_by(LANES) {
             let count = LANES.min(n - i);
+            let mut e = take(x.add(i), T::LOWEST, count);
+            for v in &mut e {
+                *v = v.minus(max).exp::<FMA>();
+            }
             if !LOG {
                 put(y.add(i), e, count);
             }
-            if count == LANES {
-                (0..LANES).for_each(|k| sums[k] += e[k].wide());
-            } else {
-                (0..count).for_each(|k| sums[k] += e[k].wide());
+            // A padded element counts 0, also where the greatest is -∞ itself.
+            for k in 0..LANES {
+                sums[k] += if k < count { e[k].wide() } else { 0.0 };
             }
-        });
+        }
         let total: f64 = sums.into_iter().sum();
-        if LOG {
-            let log = T::narrow(total.ln());
-            each(x, n, T::LOWEST, |i, chunk| put(y.add(i), chunk.map(|v| v.minus(max).minus(log)), LANES.min(n - i)));
-        } else {
-            let scale = T::narrow(1.0 / total);
-            each(y, n, T::LOWEST, |i, chunk| put(y.add(i), chunk.map(|v| v.times(scale)), LANES.min(n - i)));
+        let (log, scale) = (T::narrow(if LOG { total.ln() } else { 0.0 }), T::narrow(1.0 / total));
+        for i in (0..n).step_by(LANES) {
+            let count = LANES.min(n - i);
+            let mut chunk = take(if LOG { x.add(i) } else { y.add(i) }, T::LOWEST, count);
+            for v in &mut chunk {
+                *v = if LOG { v.minus(max).minus(log) } else { v.times(scale) };
+            }
+            put(y.add(i), chunk, count);
         }
     }
 }
 
-/// Visits `n` elements in chunks, the last padded.
+/// The next `count` ≤ LANES elements, padded.
 ///
 /// # Safety
-/// `x` has `n` elements.
+/// `x` has so many.
 #[inline(always)]
-unsafe fn each<T: Real>(x: *const T, n: usize, pad: T, mut visit: impl FnMut(usize, [T; LANES])) {
-    let mut i = 0;
-    // SAFETY: chunks lie in the array.
+unsafe fn take<T: Real>(x: *const T, pad: T, count: usize) -> [T; LANES] {
+    // SAFETY: stated by the caller.
     unsafe {
-        while i + LANES <= n {
-            visit(i, x.add(i).cast::<[T; LANES]>().read_unaligned());
-            i += LANES;
+        if count == LANES {
+            return x.cast::<[T; LANES]>().read_unaligned();
         }
-        if i < n {
-            let mut chunk = [pad; LANES];
-            (0..n - i).for_each(|k| chunk[k] = x.add(i + k).read_unaligned());
-            visit(i, chunk);
+        let mut chunk = [pad; LANES];
+        for (k, to) in chunk.iter_mut().enumerate().take(count) {
+            *to = x.add(k).read_unaligned();
         }
+        chunk
     }
 }
 
@@ -265,7 +273,9 @@ unsafe fn put<T: Copy>(y: *mut T, chunk: [T; LANES], count: usize) {
         if count == LANES {
             y.cast::<[T; LANES]>().write_unaligned(chunk);
         } else {
-            (0..count).for_each(|k| y.add(k).write_unaligned(chunk[k]));
+            for (k, v) in chunk.iter().enumerate().take(count) {
+                y.add(k).write_unaligned(*v);
+            }
         }
     }
 }
