@@ -42,10 +42,6 @@ impl Tiles {
         if is_cpu(target) {
             return Tiles { m: extent(m, 1, 8), n: extent(n, 1, 64), k: extent(k, 1, 64), threads: 1, stages: 1, group: 1 };
         }
-        if let Ok(t) = std::env::var("MMT") {
-            let v: Vec<u32> = t.split(',').map(|x| x.parse().unwrap()).collect();
-            return Tiles { m: v[0], n: v[1], k: v[2], threads: v[3], stages: v[4], group: 8 };
-        }
         let unit = target.matrix.iter().any(|s| s.factor == factor);
         // The larger the tile, the less often factors are read; but there must be enough of them.
         let blocks = |m_side: i64, n_side: i64| ceil_div(m, m_side) * ceil_div(n, n_side);
