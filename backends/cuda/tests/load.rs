@@ -38,7 +38,7 @@ fn it_loads_says_what_is_missing_and_shuts_down() {
         entry(host(), &mut why).as_ref().expect("a table")
     };
     assert_eq!((table.size, table.layout_hash == *abi::LAYOUT_HASHES.last().unwrap()), (abi::BackendV1::SIZE, true));
-    for stem in ["libcuda.so", "libnvrtc.so", "libcublas", "libcufft"] {
+    for stem in ["libcuda.so", "libnvrtc.so", "libcublas", "libcudnn", "libcufft"] {
         assert!(!mapped(stem), "loading the plugin or asking it mapped {stem}");
     }
     let mut count = 7;

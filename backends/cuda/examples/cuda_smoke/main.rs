@@ -2,6 +2,7 @@
 //!
 //! `cargo build --release -p flagos-backend-cuda --example cuda_smoke`, carry the program to the machine, run it: `cuda_smoke [CHECK…]`.
 
+mod conv;
 mod floor;
 mod sort;
 
@@ -315,6 +316,12 @@ impl Table {
     }
 }
 
+/// Table of the operators' plans.
+fn op_plans(t: &Table) -> *const abi::PlanTable {
+    // SAFETY: tables live as long as the process.
+    unsafe { (*t.0.op).plans }
+}
+
 fn gemm(_: &CudaDevice) -> Result<Value> {
     let t = Table::open()?;
     let n = 96usize;
@@ -382,6 +389,7 @@ const CHECKS: &[Check] = &[
     ("capture", capture),
     ("floor", floor::floor),
     ("sort", sort::sort),
+    ("conv", conv::conv),
     ("gemm", gemm),
     ("transform", transform),
 ];

@@ -11,7 +11,7 @@ use flagos_catalog::{AttrValue, Call};
 use half::f16;
 use serde_json::{Value, json};
 
-use crate::{Table, ensure, median, sized, slot};
+use crate::{Table, ensure, median, op_plans, sized, slot};
 
 /// Bits of elements: few different ones in places, all kinds in others, and what is special.
 fn contents(t: DType, n: usize) -> Vec<u64> {
@@ -63,7 +63,7 @@ fn check(t: &Table, dtype: DType, descending: bool, lines: usize, length: usize)
     let x = contents(dtype, lines * length);
     let sorting = planned(t, dtype, descending, &[lines as i64, length as i64], &x)?;
     // Several times over: what one leaves behind must not disturb the next.
-    t.run(plans(t), sorting.plan, &sorting.buffers)?;
+    t.run(op_plans(t), sorting.plan, &sorting.buffers)?;
     let width = dtype.bytes();
     let (mut values, mut indices) = (vec![0u8; x.len() * width], vec![0i64; x.len()]);
     slot!(t.0.memory, read, t.2, sorting.buffers[1], 0, values.as_mut_ptr().cast(), values.len() as u64)?;
@@ -79,13 +79,8 @@ fn check(t: &Table, dtype: DType, descending: bool, lines: usize, length: usize)
             ensure(holds, || format!("{} of {lines} x {length}, descending {descending}: line {line}, place {place}: {} instead of {source}", dtype.name(), indices[at]))?;
         }
     }
-    slot!(plans(t), destroy, sorting.plan)?;
+    slot!(op_plans(t), destroy, sorting.plan)?;
     sorting.buffers.into_iter().try_for_each(|b| slot!(t.0.memory, free, b))
-}
-
-fn plans(t: &Table) -> *const abi::PlanTable {
-    // SAFETY: tables live as long as the process.
-    unsafe { (*t.0.op).plans }
 }
 
 /// Milliseconds of a sort of 64 Mi floats.
@@ -93,14 +88,14 @@ fn long(t: &Table) -> Result<f64> {
     let n = 64 << 20;
     let sorting = planned(t, DType::F32, false, &[n as i64], &contents(DType::F32, n))?;
     let mut info = sized!(abi::PlanInfo);
-    slot!(plans(t), info, sorting.plan, &mut info)?;
+    slot!(op_plans(t), info, sorting.plan, &mut info)?;
     let workspace = abi::Binding { buffer: t.buffer(info.workspace_bytes, &[])?, byte_offset: 0 };
     let bindings = sorting.buffers.map(|buffer| abi::Binding { buffer, byte_offset: 0 });
     let launch = abi::Launch { bindings: bindings.as_ptr(), n_bindings: 3, workspace, ..sized!(abi::Launch) };
     let mut times = Vec::new();
     for _ in 0..15 {
         let started = Instant::now();
-        slot!(plans(t), launch, sorting.plan, t.2, &launch)?;
+        slot!(op_plans(t), launch, sorting.plan, t.2, &launch)?;
         slot!(t.0.stream, sync, t.2)?;
         times.push(started.elapsed().as_nanos());
     }
