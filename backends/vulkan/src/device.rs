@@ -249,6 +249,8 @@ fn arch(physical: &Physical) -> String {
     let (p, f) = (&physical.properties, &physical.features);
     let fl = &p.floats;
     let on = |bit: vk::Bool32| bit != 0;
+    // Modes for 16 bits are declared beside others for 32 and 64: only where each width has its own.
+    let each = [fl.denorm_behavior_independence, fl.rounding_mode_independence].iter().all(|i| *i == vk::ShaderFloatControlsIndependence::ALL);
     let words = [
         ("int8", on(f.small.shader_int8)),
         ("int16", on(f.core.shader_int16)),
@@ -258,10 +260,13 @@ fn arch(physical: &Physical) -> String {
         ("sharedatomic64", on(f.atomic64.shader_shared_int64_atomics)),
         ("add32", on(f.atomic_float.shader_buffer_float32_atomic_add)),
         ("add64", on(f.atomic_float.shader_buffer_float64_atomic_add)),
+        ("nan16", each && on(fl.shader_signed_zero_inf_nan_preserve_float16)),
         ("nan32", on(fl.shader_signed_zero_inf_nan_preserve_float32)),
         ("nan64", on(fl.shader_signed_zero_inf_nan_preserve_float64)),
+        ("rte16", each && on(fl.shader_rounding_mode_rte_float16)),
         ("rte32", on(fl.shader_rounding_mode_rte_float32)),
         ("rte64", on(fl.shader_rounding_mode_rte_float64)),
+        ("denorm16", each && on(fl.shader_denorm_preserve_float16)),
         ("denorm32", on(fl.shader_denorm_preserve_float32)),
         ("denorm64", on(fl.shader_denorm_preserve_float64)),
         ("memorymodel", on(f.memory_model.vulkan_memory_model & f.memory_model.vulkan_memory_model_device_scope)),

@@ -178,7 +178,7 @@ impl Block<'_> {
             [now, total * before + weights.sum(1).expand(1), y * before + added]
         });
         // Nothing seen gives 0.
-        let y = y / total.equals(0.0).select(1.0, total);
+        let y = y * (k.float(sum, 1.0).splat(&total.shape()) / total.equals(0.0).select(1.0, total));
         (a.y + (base[Y] + queries[Y] + columns[Y])).store_masked(narrow(y, t), rows & column.lt(ev));
     }
 

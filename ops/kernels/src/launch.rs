@@ -76,10 +76,11 @@ impl Code {
     pub fn threads(self, threads: u32) -> Threaded {
         Threaded { code: self, options: Options { threads, stages: 1 } }
     }
-    /// For blocks that hold a tile of a cut in registers: the larger the tile, the more threads.
+    /// For blocks that hold a tile of a cut in registers: the larger the tile, the more threads; fewer where each doubling of them costs all of
+    /// them a barrier, for want of shuffles, and where drivers may not give many threads the registers.
     pub fn sized(self, target: &Target, cut: Cut) -> Threaded {
         let usual = threads(target);
-        let most = 512.min(1 << target.max_block_threads.max(1).ilog2()).max(usual);
+        let most = if is_wide(target) { 512 } else { 256 }.min(1 << target.max_block_threads.max(1).ilog2()).max(usual);
         let threads = if is_cpu(target) { 1 } else { (cut.lines * cut.points / 16).clamp(usual, most) };
         self.threads(threads)
     }

@@ -19,6 +19,9 @@ pub fn recipes() -> Vec<(&'static str, Cook)> {
 /// Tiles that keep a large chip at work.
 const ENOUGH_BLOCKS: i64 = 96;
 
+/// Bytes of shared memory for three rounds of 128×64 and 64×256 two-byte factors, and for sums on their way out.
+const DEEP_ROUNDS: u32 = 208 << 10;
+
 /// Rows, columns and depth of a block's tiles, and its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
@@ -46,7 +49,9 @@ impl Tiles {
         // The larger the tile, the less often factors are read; but there must be enough of them.
         let blocks = |m_side: i64, n_side: i64| ceil_div(m, m_side) * ceil_div(n, n_side);
         if unit && target.copies_aside() && factor.bytes() == 2 && m > 64 && n > 128 && blocks(128, 256) * batch >= ENOUGH_BLOCKS {
-            return Tiles { m: 128, n: 256, k: extent(k, 16, 32), threads: 256, stages: 4, group: 8 };
+            // Deep rounds meet less often, where three of them fit.
+            let depth = if target.shared_bytes >= DEEP_ROUNDS { 64 } else { 32 };
+            return Tiles { m: 128, n: 256, k: extent(k, 16, depth), threads: 256, stages: 4, group: 8 };
         }
         let (side, depth, threads) = match factor.bytes() {
             _ if unit && m > 64 && n > 64 => (128, 32, 256),

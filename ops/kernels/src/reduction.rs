@@ -168,7 +168,7 @@ impl Stage {
                 let x = from.iter().map(|t| c.pointer(memory(*t))).collect();
                 let y = to.iter().map(|t| c.pointer(memory(*t))).collect();
                 let (walk, elem) = (form.declare(c), index(wide));
-                Args { x, y, walk, per: c.k.scalar(elem), parts: c.k.scalar(elem), count: c.k.i64() }
+                Args { x, y, walk, per: c.k.multiple(elem, cut.points.min(16)), parts: c.k.scalar(elem), count: c.k.i64() }
             },
             move |k, a, at| {
                 let at = at.to(index(wide));
@@ -257,7 +257,7 @@ fn second(stage: Stage, x: Vec<View>, y: Vec<View>, target: &Target, size: u32) 
     let parts = stage.parts.0;
     let lines = Lines { kept: stage.lines.kept.numbered(0), line: crate::space::Space::line(2, (parts, vec![kept, 0])), wide: stage.lines.wide };
     let cut = cut_of(&lines, target, size);
-    Stage { key: "join".into(), lines, x, y, parts: (1, i64::MAX >> if stage.lines.wide { 0 } else { 33 }), cut, ..stage }
+    Stage { key: "join".into(), lines, x, y, parts: (1, 1 << if stage.lines.wide { 62 } else { 30 }), cut, ..stage }
 }
 
 fn cook_arg(call: &Call, target: &Target, greatest: bool) -> Result<Recipe> {

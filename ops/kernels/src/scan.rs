@@ -6,7 +6,7 @@ use flagos_catalog::shape::axis;
 use flagos_compiler::build::{Expr, Kernel, scan};
 use flagos_compiler::{Elem, Target};
 
-use crate::launch::{Code, block, ceil_div, is_cpu};
+use crate::launch::{Code, block, ceil_div, is_cpu, is_wide};
 use crate::lines::{Cut, LineWalk, Lines};
 use crate::number::{accumulator, memory, narrow, supported, widen};
 use crate::pointwise::entry;
@@ -17,6 +17,9 @@ use crate::{Cook, Recipe, Step, View};
 pub fn recipes() -> Vec<(&'static str, Cook)> {
     vec![("cumsum", cook)]
 }
+
+/// A line that a block of a wide chip scans at once has at most this many points.
+const MOST_AT_ONCE: i64 = 8192;
 
 struct Args {
     x: Expr,
@@ -62,7 +65,13 @@ fn cook(call: &Call, target: &Target) -> Result<Recipe> {
     let over: Vec<usize> = if x.shape.is_empty() { vec![] } else { vec![dim] };
     let lines = Lines::new(&x.shape, &over, &[&x, &y], false);
     let elem = accumulator(x.dtype);
-    let cut = lines.cut(target, block(target, elem.bytes()), if is_cpu(target) { 256 } else { 1024 });
+    let size = block(target, elem.bytes());
+    let cut = match (is_cpu(target), is_wide(target)) {
+        (true, _) => lines.cut(target, size, 256),
+        (_, true) if lines.line.count() <= MOST_AT_ONCE => lines.cut(target, size * 2, MOST_AT_ONCE as u32),
+        (_, true) => lines.cut(target, size * 2, 2048),
+        _ => lines.cut(target, size, 1024),
+    };
     let (reverse, exclusive) = (call.attrs.boolean("reverse"), call.attrs.boolean("exclusive"));
     let name = call.operator.name;
     let kept = lines.kept.count();
@@ -100,20 +109,24 @@ impl Stage {
             Pass::Scan { exclusive: true } => "exclusive",
             Pass::Scan { exclusive: false } => "scan",
         };
-        let key = format!("{from} {to} {form} {cut} {what}{}{}", if reverse { " reverse" } else { "" }, if resumed { " resumed" } else { "" });
+        // Parts are whole tiles.
+        let whole = lines.line.count() % i64::from(cut.points) == 0 && lines.kept.count() % i64::from(cut.lines) == 0;
+        let single = parts.0 == 1 && lines.line.count() <= i64::from(cut.points);
+        let flags = [(reverse, " reverse"), (resumed, " resumed"), (whole, " whole"), (single, " single")];
+        let flags: String = flags.into_iter().filter(|f| f.0).map(|f| f.1).collect();
+        let key = format!("{from} {to} {form} {cut} {what}{flags}");
         let blocks = ceil_div(lines.kept.count(), cut.lines.into()) * parts.0;
         let mut args = vec![x.arg, y.arg];
         args.extend(before.map(|b| b.arg));
         lines.args(&mut args);
         args.extend([integer(parts.1, wide), integer(parts.0, wide)]);
-        Code { entry: entry(name), key, blocks, args, aligned: true }.step(
-            target,
+        Code { entry: entry(name), key, blocks, args, aligned: true }.sized(target, cut).step(
             move |c| Args {
                 x: c.pointer(memory(from)),
                 y: c.pointer(memory(to)),
                 before: resumed.then(|| c.pointer(elem)),
                 walk: form.declare(c),
-                per: c.k.scalar(index(wide)),
+                per: c.k.multiple(index(wide), cut.points.min(16)),
                 parts: c.k.scalar(index(wide)),
             },
             move |k, a, at| {
@@ -132,16 +145,25 @@ impl Stage {
                     let place = if reverse { length - 1i64 - points } else { points };
                     let offsets = a.walk.offsets(place);
                     let exist = rows.exist & points.lt(high);
-                    let v = (a.x + (rows.offsets[0] + offsets[0])).load_masked(exist, 0i64);
+                    let p = a.x + (rows.offsets[0] + offsets[0]);
+                    let v = if whole { p.load() } else { p.load_masked(exist, 0i64) };
                     (widen(v, from, elem).broadcast(&cut.shape()), offsets[1], exist)
                 };
                 let sum = |v: Expr| cut.per_line(v.sum(cut.axis()));
+                let write = |v: Expr, carry: Option<Expr>, offset: Expr, exist: Expr| {
+                    if let Pass::Scan { exclusive } = pass {
+                        let sums = prefix(k, v, cut.axis(), exclusive);
+                        let (p, sums) = (a.y + (rows.offsets[1] + offset), narrow(carry.map_or(sums, |c| sums + c), to));
+                        if whole { p.store(sums) } else { p.store_masked(sums, exist) }
+                    }
+                };
+                if single {
+                    let (v, offset, exist) = read(low);
+                    return write(v, a.before.map(|_| carry), offset, exist);
+                }
                 let [end] = k.fold(low, high, step, [carry], |start, [carry]| {
                     let (v, offset, exist) = read(start);
-                    if let Pass::Scan { exclusive } = pass {
-                        let sums = prefix(k, v, cut.axis(), exclusive) + carry;
-                        (a.y + (rows.offsets[1] + offset)).store_masked(narrow(sums, to), exist);
-                    }
+                    write(v, Some(carry), offset, exist);
                     [carry + sum(v)]
                 });
                 if pass == Pass::Sums {

@@ -70,7 +70,7 @@ fn cook(call: &Call, target: &Target, log: bool) -> Result<Recipe> {
                 let (v, points) = tile.read(&rows, length, a.walk.int(k, 0));
                 let most = cut.per_line(v.max(cut.axis()));
                 let (shifted, total) = (v - most, cut.per_line((v - most).exp().sum(cut.axis())));
-                return tile.write(&rows, length, points, finish(shifted, total, log));
+                return tile.write(&rows, length, points, finish(shifted, share(k, total, log), log));
             }
             let step = a.walk.int(k, cut.points.into());
             let start = [k.full(&cut.shape(), elem, f64::NEG_INFINITY), k.zeros(&cut.shape(), elem)];
@@ -80,9 +80,10 @@ fn cook(call: &Call, target: &Target, log: bool) -> Result<Recipe> {
                 join(sums, [v, k.full(&cut.shape(), elem, 1.0)])
             });
             let [most, total] = reduce(kept, cut.axis(), join).map(|s| cut.per_line(s));
+            let share = share(k, total, log);
             k.each(a.walk.int(k, 0), length, step, |at| {
                 let (v, points) = tile.read(&rows, length, at);
-                tile.write(&rows, length, points, finish(v - most, total, log));
+                tile.write(&rows, length, points, finish(v - most, share, log));
             });
         },
     ));
@@ -97,8 +98,13 @@ fn join([m, s]: [Expr; 2], [n, t]: [Expr; 2]) -> [Expr; 2] {
     [most, s * (m - base).exp() + t * (n - base).exp()]
 }
 
-fn finish(shifted: Expr, total: Expr, log: bool) -> Expr {
-    if log { shifted - total.log() } else { shifted.exp() / total }
+/// What an exponential is multiplied by (divisions cost as much as exponentials), or a logarithm taken less: once per line.
+fn share(k: &Kernel, total: Expr, log: bool) -> Expr {
+    if log { total.log() } else { k.float(total.elem(), 1.0).splat(&total.shape()) / total }
+}
+
+fn finish(shifted: Expr, share: Expr, log: bool) -> Expr {
+    if log { shifted - share } else { shifted.exp() * share }
 }
 
 struct Tile<'a> {

@@ -111,7 +111,7 @@ impl Emitter<'_> {
     /// Promises about floats, as far as the device makes them.
     fn float_modes(&mut self, facts: &flow::Facts) {
         let through_double = facts.fused && self.device.double && !self.device.fused(32);
-        let widths = [(32, true), (64, facts.double || through_double)];
+        let widths = [(16, facts.half && self.device.half_conversions()), (32, true), (64, facts.double || through_double)];
         let asked = widths.into_iter().filter(|w| w.1).flat_map(|(bits, _)| self.device.float_modes(bits).into_iter().map(move |m| (m, bits)));
         for ((mode, capability), bits) in asked.collect::<Vec<_>>() {
             self.m.capability(capability);

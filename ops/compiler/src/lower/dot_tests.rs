@@ -227,6 +227,40 @@ fn without_room_nothing_is_copied_aside() {
     }
 }
 
+/// What comes after a loop may need the shared memory of some of its rounds: there are fewer then.
+#[test]
+fn rounds_give_way_to_what_comes_after() {
+    let after = |turned: bool| {
+        crate::build::kernel("k", |k| {
+            let (a, b, out) = (k.aligned_pointer(Elem::F16, 16), k.aligned_pointer(Elem::F16, 16), k.aligned_pointer(Elem::F32, 16));
+            let (row, column) = (k.arange(32).expand(1), k.arange(64).expand(0));
+            let [sum] = k.fold(k.int(Elem::I32, 0), k.int(Elem::I32, 64), k.int(Elem::I32, 16), [k.zeros(&[32, 64], Elem::F32)], |at, [sum]| {
+                let x = (a + row * 64i64 + (at + k.arange(16)).expand(0)).load();
+                let z = (b + (at + k.arange(16)).expand(1) * 64i64 + column).load();
+                [x.dot(z, sum)]
+            });
+            if turned {
+                let sums = sum.cumsum(1, false);
+                (out + row * 64i64 + column).store(sums + sum.cumsum(0, false));
+            } else {
+                (out + row * 64i64 + column).store(sum);
+            }
+        })
+    };
+    let lowered = |turned: bool, shared_bytes: u32| {
+        let matrix = vec![unit(16, 8, 16, Elem::F16, Elem::F32)];
+        let target = Target { format: KernelFormat::CUDA_CPP, arch: "sm_80".into(), caps: 0, max_block_threads: 1024, shared_bytes, subgroup: 32, matrix };
+        crate::lower::lower(&after(turned), "k", &target, &Options { threads: 128, stages: 4 }).unwrap()
+    };
+    let waits = |turned, bytes| lowered(turned, bytes).to_string().lines().find_map(|l| Some(l.trim().strip_prefix("copy_wait ")?.to_owned()));
+    let need = lowered(false, 48 << 10).shared_bytes();
+    assert_eq!(waits(false, need + 64).as_deref(), Some("2"));
+    // The scans pass 8 KiB through shared memory.
+    let kernel = lowered(true, need + 64);
+    assert!(kernel.shared_bytes() <= need + 64 && waits(true, need + 64).as_deref() != Some("2"), "{} of {need} bytes\n{kernel}", kernel.shared_bytes());
+    assert_eq!(waits(true, 96 << 10).as_deref(), Some("2"));
+}
+
 /// A sum of 64 KiB leaves its fragments through patches that fit beside the factors in 48 KiB, also when it is rounded on the way.
 #[test]
 fn large_sums_need_little_shared_memory() {

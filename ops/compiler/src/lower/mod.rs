@@ -42,7 +42,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 
-use crate::error::{Loc, Result};
+use crate::error::{Kind, Loc, Result};
 use crate::thread::{Kernel, Param, Stmt, Ty, Val, Var};
 use crate::tile::{self, Function, Item, Type, Value};
 use crate::{CompileError, Options, Target};
@@ -121,6 +121,13 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         return Err(CompileError::invalid("", Loc::default(), message));
     }
     let function = strength::reduce(expand::expand(program, entry)?);
+    let stages = if target.copies_aside() { options.stages.max(1) } else { 1 };
+    // Rounds under way give up shared memory that the rest of the kernel needs.
+    let mut tries = (1..=stages).rev().map(|stages| lower_function(&function, target, threads, stages));
+    tries.find(|t| !matches!(t, Err(e) if e.kind == Kind::Limit)).unwrap_or_else(|| lower_function(&function, target, threads, 1))
+}
+
+fn lower_function(function: &Function, target: &Target, threads: u32, stages: u32) -> Result<Kernel> {
     let subgroup = if target.subgroup.is_power_of_two() && threads > 1 { target.subgroup.min(threads) } else { 0 };
     let kernel = Kernel {
         name: function.name.clone(),
@@ -135,7 +142,7 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
     };
     let mut l = Lower {
         target,
-        function: &function,
+        function,
         kernel,
         thread_bits: threads.trailing_zeros() as usize,
         scopes: Vec::new(),
@@ -145,7 +152,7 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         pool: Rc::default(),
         nodes: 0,
         many_next: false,
-        many: wanted::many(&function),
+        many: wanted::many(function),
         env: HashMap::new(),
         divisible: HashMap::new(),
         arguments: HashMap::new(),
@@ -155,7 +162,7 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         loop_depth: 0,
         held: Vec::new(),
         fragments: HashMap::new(),
-        stages: if target.copies_aside() { options.stages } else { 1 },
+        stages,
         staged: HashMap::new(),
         later: Vec::new(),
         assumed: HashSet::new(),

@@ -104,7 +104,7 @@ impl Lower<'_> {
         self.close();
         self.look_back(&p, region);
         let stage: u32 = planned.iter().map(|s| s.size * s.elem.bytes()).sum();
-        let room = self.target.shared_bytes.saturating_sub(self.unit_bytes(region));
+        let room = self.target.shared_bytes.saturating_sub(self.unit_bytes(region, &planned));
         p.stages = self.stages.min(room / stage.max(1));
         if p.stages < 2 || planned.is_empty() {
             return Ok(None);
@@ -253,12 +253,15 @@ impl Lower<'_> {
         recomputed(&region.ops[at].kind) && region.ops[at].operands.iter().all(|v| self.reaches(region, *v, grow, needed))
     }
 
-    /// Bytes of shared memory that the loop's products take besides staged factors: all factors once and patches, at most.
-    fn unit_bytes(&self, region: &Block) -> u32 {
+    /// Bytes of shared memory that the loop's products take besides staged factors: patches and other factors, at most.
+    fn unit_bytes(&self, region: &Block, planned: &[Staged]) -> u32 {
         let of = |op: &Op| {
             let plan = self.plan_of(op)?;
             let (a, c) = (self.function.ty(op.operands[0]).shape(), self.function.ty(op.operands[2]).shape());
-            Some(self.unit_room(&plan.shape, [c[0], c[1]], a[1]))
+            let (elem, shape) = (plan.shape.factor, [c[0], c[1]]);
+            let own = [shape[0] * stride(a[1], elem), a[1] * stride(shape[1], elem)];
+            let staged = (0..2).filter(|i| planned.iter().any(|s| s.result == op.operands[*i])).map(|i| own[i] * elem.bytes());
+            Some(self.unit_room(&plan.shape, shape, a[1]) - staged.sum::<u32>())
         };
         region.ops.iter().filter(|o| matches!(o.kind, OpKind::Dot { .. })).filter_map(of).max().unwrap_or(0) + self.kernel.shared_bytes()
     }

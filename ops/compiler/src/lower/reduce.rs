@@ -132,7 +132,21 @@ impl Lower<'_> {
     }
 
     /// All partial results to shared memory, then every thread combines those of its group.
-    fn across_far(&mut self, items: &[Item], region: &Block, layout: &Layout, (near, far): (&[u8], &[u8]), tree: &mut [Vec<Val>]) -> Result<()> {
+    fn across_far(&mut self, items: &[Item], region: &Block, layout: &Layout, groups: (&[u8], &[u8]), tree: &mut [Vec<Val>]) -> Result<()> {
+        let gathered = self.gather_far(items, layout, groups, tree)?;
+        for (values, all) in tree.iter_mut().zip(gathered) {
+            let mut all = all.into_iter();
+            let mut sum = all.next().unwrap_or_default();
+            for v in all {
+                sum = self.combine(region, &sum, &v)?;
+            }
+            *values = sum;
+        }
+        Ok(())
+    }
+
+    /// Groups of values that threads alike in `near` bits share, of all threads that differ in `far` bits alone, through shared memory.
+    pub fn gather_far(&mut self, items: &[Item], layout: &Layout, (near, far): (&[u8], &[u8]), tree: &[Vec<Val>]) -> Result<Vec<Vec<Vec<Val>>>> {
         // Threads that hold equal values share a place.
         let replicas = layout.replica_mask(self.thread_bits);
         let threads: Vec<u8> = (0..self.thread_bits as u8).filter(|t| !near.contains(t) && replicas >> t & 1 == 0).collect();
@@ -164,15 +178,7 @@ impl Lower<'_> {
                 }
             }
         }
-        for (values, all) in tree.iter_mut().zip(gathered) {
-            let mut all = all.into_iter();
-            let mut sum = all.next().unwrap_or_default();
-            for v in all {
-                sum = self.combine(region, &sum, &v)?;
-            }
-            *values = sum;
-        }
-        Ok(())
+        Ok(gathered)
     }
 
     /// The values of the thread whose number differs in one bit, through shared memory.

@@ -156,7 +156,7 @@ fn softmax_rows() {
 
 #[test]
 fn scans_along_each_axis() {
-    for (rows, columns) in [(1u32, 8u32), (4, 512), (64, 4), (128, 64)] {
+    for (rows, columns) in [(1u32, 8u32), (4, 512), (64, 4), (128, 64), (1, 4096), (2, 1024)] {
         for (axis, reverse) in [(0u32, false), (1, false), (0, true), (1, true)] {
             let p = kernel("k_scan", |k| {
                 let (x, y) = (k.pointer(Elem::I32), k.pointer(Elem::I32));

@@ -8,6 +8,7 @@ mod device;
 mod elementwise;
 mod first;
 mod flow;
+mod half;
 mod matrix;
 mod memory;
 mod random;

@@ -1,4 +1,5 @@
-//! Conversions. Those of narrow floats are integer sequences, exact on every device.
+//! Conversions. Those of narrow floats are integer sequences, exact on every device; those of f16 are instructions where the device promises that
+//! they keep subnormals and round to nearest even.
 
 use spirv::Op;
 
@@ -132,11 +133,23 @@ impl Emitter<'_> {
         })
     }
 
+    /// The types of a half and of the two in a word.
+    fn half_types(&mut self) -> (Id, Id) {
+        let half = self.m.float(16);
+        (half, self.m.vector(half, 2))
+    }
+
     /// A narrow float in single precision, exactly.
     fn small_to_single(&mut self, elem: Elem, value: Id) -> Id {
         if elem == Elem::BF16 {
             let bits = self.with(Op::ShiftLeftLogical, value, 16);
             return self.reinterpret(Elem::F32, bits);
+        }
+        if elem == Elem::F16 && self.device.half_conversions() {
+            let (half, pair) = self.half_types();
+            let pair = self.m.op(Op::Bitcast, pair, &[value]);
+            let low = self.m.op(Op::CompositeExtract, half, &[pair, 0]);
+            return self.m.op(Op::FConvert, self.m.f32, &[low]);
         }
         let f = small(elem);
         let (size, sign) = (self.with(Op::BitwiseAnd, value, f.sign - 1), self.with(Op::BitwiseAnd, value, f.sign));
@@ -159,6 +172,14 @@ impl Emitter<'_> {
 
     /// Bits of a single-precision float as a narrow one, to nearest even or cut toward zero.
     fn single_to_small(&mut self, elem: Elem, bits: Id, cut: bool) -> Id {
+        if elem == Elem::F16 && !cut && self.device.half_conversions() {
+            let (half, pair) = self.half_types();
+            let single = self.reinterpret(Elem::F32, bits);
+            let low = self.m.op(Op::FConvert, half, &[single]);
+            let zero = self.m.global(Op::ConstantNull, Some(half), &[]);
+            let pair = self.m.op(Op::CompositeConstruct, pair, &[low, zero]);
+            return self.m.op(Op::Bitcast, self.m.u32, &[pair]);
+        }
         let f = small(elem);
         let (size, shift) = (self.with(Op::BitwiseAnd, bits, 0x7fff_ffff), 23 - f.mantissa);
         let sign = self.with(Op::ShiftRightLogical, bits, 32 - elem.bits());

@@ -44,7 +44,7 @@ impl Device {
         let words: Vec<&str> = target.arch.split('+').skip(1).collect();
         let has = |word: &str| words.contains(&word);
         let mut modes = Vec::new();
-        for bits in [32, 64] {
+        for bits in [16, 32, 64] {
             for (word, mode, capability) in [
                 ("nan", ExecutionMode::SignedZeroInfNanPreserve, Capability::SignedZeroInfNanPreserve),
                 ("rte", ExecutionMode::RoundingModeRTE, Capability::RoundingModeRTE),
@@ -77,6 +77,11 @@ impl Device {
     /// Whether `Fma` of GLSL.std.450 rounds once for floats of a width.
     pub fn fused(&self, bits: u32) -> bool {
         self.fused.contains(&bits)
+    }
+
+    /// Whether conversions between f16 and f32 are exact but for one rounding to nearest even, with the modes for 16 bits declared.
+    pub fn half_conversions(&self) -> bool {
+        self.half && self.float_modes(16).len() == 3
     }
 
     /// Modes to declare for floats of a width.

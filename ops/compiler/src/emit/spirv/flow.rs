@@ -24,6 +24,8 @@ pub struct Facts {
     /// Anything that depends on subgroups.
     pub subgroups: bool,
     pub shuffles: bool,
+    /// Half precision.
+    pub half: bool,
     /// Double precision.
     pub double: bool,
     /// Products and sums rounded once.
@@ -34,7 +36,8 @@ pub struct Facts {
 /// Looks through a kernel.
 pub fn facts(kernel: &Kernel) -> Facts {
     let mut f = Facts { shared: vec![SharedUse::default(); kernel.shared.len()], ..Facts::default() };
-    f.double = kernel.types.contains(&Ty::Elem(Elem::F64)) || kernel.vars.iter().any(|v| v.ty == Ty::Elem(Elem::F64));
+    let has = |elem| kernel.types.contains(&Ty::Elem(elem)) || kernel.vars.iter().any(|v| v.ty == Ty::Elem(elem));
+    (f.half, f.double) = (has(Elem::F16), has(Elem::F64));
     look(&kernel.body, &mut f);
     f
 }
