@@ -44,6 +44,12 @@ impl Target {
         self.caps & cap == cap
     }
 
+    /// Whether the device is a driver in software (word "software" of `arch`): threads of a block take turns on a processor, and code is compiled
+    /// slowly, so that loops do better than long unrolled code.
+    pub fn is_software(&self) -> bool {
+        self.arch.split('+').skip(1).any(|w| w == "software")
+    }
+
     /// Whether `Fma` of a float type is one instruction. Where it is not (Vulkan lets drivers round the product too; words "fma32" and "fma64" of
     /// `arch` say that one does not), code that needs no fused rounding does better with a product and a sum.
     pub fn fuses(&self, elem: Elem) -> bool {
