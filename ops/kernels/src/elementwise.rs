@@ -6,7 +6,7 @@ use flagos_backend_api::Result;
 use flagos_compiler::build::{Expr, Kernel};
 use flagos_compiler::{Elem, Target};
 
-use crate::launch::{Code, block, ceil_div, extent};
+use crate::launch::{Code, block, ceil_div, extent, is_cpu};
 use crate::number::{memory, supported};
 use crate::space::{Form, Space, Step as Move, Walk, index, integer};
 use crate::{Recipe, Step, View};
@@ -90,9 +90,9 @@ fn flat_step(entry: &'static str, key: String, space: Space, plan: Plan, mut arg
     let (n, wide) = (space.count(), plan.wide);
     // An output of one element has no axis; it lies "next to" nothing.
     let steps: Vec<Move> = (0..plan.elems.len()).map(|i| if i == 0 { Move::One } else { space.step(i) }).collect();
-    let whole = n % i64::from(size) == 0;
+    let tiles = Edge::of(target, n % i64::from(size) == 0);
     let steps_key: String = steps.iter().map(|s| if *s == Move::One { '1' } else { '0' }).collect();
-    let key = format!("{key} flat {steps_key} {size}{}{}", if whole { " whole" } else { "" }, if wide { " w" } else { "" });
+    let key = format!("{key} flat {steps_key} {size}{tiles}{}", if wide { " w" } else { "" });
     args.push(integer(n, wide));
     let elems = plan.elems.clone();
     let code = Code { entry, key, blocks: ceil_div(n, size.into()), args, aligned: true };
@@ -114,24 +114,50 @@ fn flat_step(entry: &'static str, key: String, space: Space, plan: Plan, mut arg
                 let y = (plan.body)(&x).broadcast(&[size]);
                 if masked { (a.pointers[0] + i).store_masked(y, i.lt(a.n)) } else { (a.pointers[0] + i).store(y) }
             };
-            if whole { run(false) } else { either(k, (start + i64::from(size)).le(a.n), run) }
+            tiles.run(k, || (start + i64::from(size)).le(a.n), run);
         },
     )
 }
 
-/// Runs `f(false)` if the condition holds, else `f(true)`: full tiles need no masks.
-pub fn either(k: &Kernel, full: Expr, f: impl Fn(bool)) {
-    k.choose(
-        full,
-        || {
-            f(false);
+/// Which tiles reach beyond the operands.
+#[derive(Clone, Copy, PartialEq)]
+enum Edge {
+    /// None.
+    Never,
+    /// Some, and full ones are better off without masks.
+    Some,
+    /// Some, and the compiler's own loops tell them apart, as those of a block of one thread do: one kernel serves all extents.
+    Loops,
+}
+
+impl Edge {
+    fn of(target: &Target, whole: bool) -> Edge {
+        match whole {
+            _ if is_cpu(target) => Edge::Loops,
+            true => Edge::Never,
+            false => Edge::Some,
+        }
+    }
+    /// Runs `f(masked)`: without masks where there is no need.
+    fn run(self, k: &Kernel, full: impl Fn() -> Expr, f: impl Fn(bool)) {
+        let part = |masked: bool| {
+            f(masked);
             []
-        },
-        || {
-            f(true);
-            []
-        },
-    );
+        };
+        match self {
+            Edge::Never => f(false),
+            Edge::Loops => f(true),
+            Edge::Some => {
+                k.choose(full(), || part(false), || part(true));
+            }
+        }
+    }
+}
+
+impl core::fmt::Display for Edge {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(if *self == Edge::Never { " whole" } else { "" })
+    }
 }
 
 struct Tiled {
@@ -160,11 +186,11 @@ fn tiled_step(entry: &'static str, key: String, mut space: Space, plan: Plan, mu
     let most = if turned.is_some() { 32.min(size) } else { size };
     let c = extent(cols.0, 1, most);
     let r = extent(rows.0, 1, size / c);
-    let whole = cols.0 % i64::from(c) == 0 && rows.0 % i64::from(r) == 0;
+    let tiles = Edge::of(target, cols.0 % i64::from(c) == 0 && rows.0 % i64::from(r) == 0);
     let blocks = rest.count() * ceil_div(rows.0, r.into()) * ceil_div(cols.0, c.into());
     let (rows, cols) = (Space::line(operands, rows), Space::line(operands, cols));
     let forms: [Form; 3] = [&rest, &rows, &cols].map(|s| s.form(wide));
-    let key = format!("{key} tiles {r}x{c} {} {} {}{}", forms[0], forms[1], forms[2], if whole { " whole" } else { "" });
+    let key = format!("{key} tiles {r}x{c} {} {} {}{tiles}", forms[0], forms[1], forms[2]);
     [&rest, &rows, &cols].iter().for_each(|s| s.args(wide, &mut args));
     let steps: Vec<(Move, Move)> = (0..operands).map(|i| (rows.step(i), cols.step(i))).collect();
     let (elems, indirect) = (plan.elems.clone(), plan.indirect);
@@ -221,7 +247,7 @@ fn tiled_step(entry: &'static str, key: String, mut space: Space, plan: Plan, mu
                     (p, None) => p.store(y),
                 }
             };
-            if whole { run(false) } else { either(k, (row + i64::from(r)).le(n_rows) & (col + i64::from(c)).le(n_cols), run) }
+            tiles.run(k, || (row + i64::from(r)).le(n_rows) & (col + i64::from(c)).le(n_cols), run);
         },
     )
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use flagos_backend_api::KernelFormat;
 use flagos_compiler::build::{Expr, Kernel as Builder, kernel};
 use flagos_compiler::{Elem, Options, Target};
 
@@ -18,7 +17,7 @@ const WORTH_ALIGNING: i64 = 16;
 
 /// Whether blocks are single threads of a processor.
 pub fn is_cpu(target: &Target) -> bool {
-    target.format == KernelFormat::C
+    target.max_block_threads <= 1
 }
 
 /// Threads of a block.
