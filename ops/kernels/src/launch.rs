@@ -20,6 +20,12 @@ pub fn is_cpu(target: &Target) -> bool {
     target.max_block_threads <= 1
 }
 
+/// Whether few general kernels do better than many that fit their numbers: on processors, which gain little by a fit, and for drivers in software,
+/// which compile slowly.
+pub fn is_general(target: &Target) -> bool {
+    is_cpu(target) || target.is_software()
+}
+
 /// Threads of a block.
 pub fn threads(target: &Target) -> u32 {
     if is_cpu(target) { 1 } else { 128.min(1 << target.max_block_threads.max(1).ilog2()) }
