@@ -11,7 +11,7 @@ use flagos_runtime::claims::Implementation;
 
 use crate::check::Check;
 use crate::outcome::{CaseResult, Failure};
-use crate::plan::Entry;
+use crate::plan::{Entry, Run};
 use crate::process::{Process, Silence, describe};
 use crate::protocol::{Found, Identity, Reply, Request, Target};
 
@@ -156,7 +156,9 @@ fn work(settings: &Settings, queue: &Mutex<VecDeque<Vec<&Entry>>>, mut process: 
 /// Takes the replies of a batch from `at` on.
 fn serve(worker: &mut Process, timeout: Duration, batch: &[&Entry], at: &mut usize, put: &dyn Fn(CaseResult)) -> Ended {
     while *at < batch.len() {
-        let id = &batch[*at].id;
+        let Entry { id, run, .. } = &batch[*at];
+        // A property is some dozens of calls, each with code to be compiled.
+        let timeout = if matches!(run, Run::Property(..)) { timeout * 4 } else { timeout };
         let failure = match worker.reply(timeout) {
             Ok(Reply::Begin { .. }) => continue,
             Ok(Reply::Done(result)) => {
@@ -170,7 +172,7 @@ fn serve(worker: &mut Process, timeout: Duration, batch: &[&Entry], at: &mut usi
                 continue;
             }
             Ok(other) => Failure::new(Check::Crash, format!("the worker answered {other:?} in the middle of a case")),
-            Err(Silence::Timeout) => Failure::new(Check::Timeout, format!("not over within {} s; raise the limit with --timeout if it is only slow", timeout.as_secs_f64())),
+            Err(Silence::Timeout) => Failure::new(Check::Timeout, format!("not over within {} s; raise the limit with --timeout-s if it is only slow", timeout.as_secs_f64())),
             Err(Silence::Died(status)) => Failure::new(Check::Crash, format!("the process was {}", describe(status))),
         };
         return Ended::Lost(Box::new(CaseResult { output: worker.output(), ..CaseResult::fail(id, failure) }));

@@ -62,12 +62,12 @@ pub trait Modules: Device {
         Err(Error::unimplemented("nothing is known of kernels here"))
     }
     /// Enqueues a launch.
-    fn launch_kernel(
+    fn launch_kernel<'a>(
         &self,
         stream: &<Self as Streams>::Stream,
         kernel: &Self::Kernel,
         grid: &Grid,
-        args: &mut dyn ExactSizeIterator<Item = Argument<'_, <Self as Memory>::Buffer>>,
+        args: impl ExactSizeIterator<Item = Argument<'a, <Self as Memory>::Buffer>>,
     ) -> Result<()>;
     /// Binary of a module.
     fn binary(&self, _module: &Self::Module) -> Result<Vec<u8>> {
@@ -183,20 +183,21 @@ unsafe extern "C" fn launch<B: Backend<Device: Modules>>(stream: *mut crate::Str
         // SAFETY: the host passes live objects of this backend and a struct of the size it states with as many arguments.
         unsafe {
             let (stream, kernel) = (Handle::<<B::Device as Streams>::Stream>::of(stream, "stream")?, Handle::<KernelOf<B>>::of(kernel, "kernel")?);
-            let desc = checked::read(desc)?;
-            if desc.n_args > 0 && desc.args.is_null() {
-                return Err(null("args"));
-            }
-            let list: &[KernelArg] = if desc.n_args == 0 { &[] } else { core::slice::from_raw_parts(desc.args, desc.n_args as usize) };
-            if let Some(bad) = list.iter().find(|a| !matches!(ArgKind(a.arg_kind), ArgKind::BUFFER | ArgKind::SCALAR) || a.bytes > 8) {
-                return Err(Error::invalid(format!("a kernel argument of kind {} with {} bytes", bad.arg_kind, bad.bytes)));
-            }
-            let mut args = list.iter().map(|a| match ArgKind(a.arg_kind) {
-                ArgKind::SCALAR => Argument::Scalar { bits: a.scalar, bytes: a.bytes },
-                _ => Argument::Buffer(a.binding.buffer.cast::<Handle<<B::Device as Memory>::Buffer>>().as_ref().map(|h| (&h.value, a.binding.byte_offset))),
-            });
-            let grid = Grid { grid: desc.grid, block: desc.block, shared_bytes: desc.shared_bytes };
-            stream.device::<B::Device>().launch_kernel(&stream.value, &kernel.value, &grid, &mut args)
+            checked::lend(desc, |desc| {
+                if desc.n_args > 0 && desc.args.is_null() {
+                    return Err(null("args"));
+                }
+                let list: &[KernelArg] = if desc.n_args == 0 { &[] } else { core::slice::from_raw_parts(desc.args, desc.n_args as usize) };
+                if let Some(bad) = list.iter().find(|a| !matches!(ArgKind(a.arg_kind), ArgKind::BUFFER | ArgKind::SCALAR) || a.bytes > 8) {
+                    return Err(Error::invalid(format!("a kernel argument of kind {} with {} bytes", bad.arg_kind, bad.bytes)));
+                }
+                let args = list.iter().map(|a| match ArgKind(a.arg_kind) {
+                    ArgKind::SCALAR => Argument::Scalar { bits: a.scalar, bytes: a.bytes },
+                    _ => Argument::Buffer(a.binding.buffer.cast::<Handle<<B::Device as Memory>::Buffer>>().as_ref().map(|h| (&h.value, a.binding.byte_offset))),
+                });
+                let grid = Grid { grid: desc.grid, block: desc.block, shared_bytes: desc.shared_bytes };
+                stream.device::<B::Device>().launch_kernel(&stream.value, &kernel.value, &grid, args)
+            })
         }
     })
 }

@@ -60,7 +60,7 @@ impl Modules for AcmeDevice {
         Ok(AcmeKernel { entry: module.program.entry(name).ok_or_else(missing)?, _program: module.program.clone() })
     }
 
-    fn launch_kernel(&self, _stream: &AcmeStream, kernel: &AcmeKernel, grid: &Grid, args: &mut dyn ExactSizeIterator<Item = Argument<'_, AcmeBuffer>>) -> Result<()> {
+    fn launch_kernel<'a>(&self, _stream: &AcmeStream, kernel: &AcmeKernel, grid: &Grid, args: impl ExactSizeIterator<Item = Argument<'a, AcmeBuffer>>) -> Result<()> {
         if args.len() > ARGUMENTS || grid.shared_bytes > chip::SHARED_BYTES {
             let (n, shared) = (args.len(), grid.shared_bytes);
             return Err(Error::invalid(format!("{n} arguments and {shared} bytes of shared memory; at most {ARGUMENTS} and {} are possible", chip::SHARED_BYTES)));

@@ -119,7 +119,7 @@ impl Modules for CpuDevice {
         Ok([0; 4])
     }
 
-    fn launch_kernel(&self, _: &CpuStream, kernel: &CpuKernel, grid: &Grid, args: &mut dyn ExactSizeIterator<Item = Argument<'_, CpuBuffer>>) -> Result<()> {
+    fn launch_kernel<'a>(&self, _: &CpuStream, kernel: &CpuKernel, grid: &Grid, args: impl ExactSizeIterator<Item = Argument<'a, CpuBuffer>>) -> Result<()> {
         if grid.shared_bytes > SHARED_BYTES {
             return Err(Error::invalid(format!("kernel '{}': {} bytes of shared memory; there are {SHARED_BYTES}", kernel.name, grid.shared_bytes)));
         }
@@ -160,7 +160,7 @@ fn lies_in(path: &Path, entry: Entry) -> bool {
 }
 
 /// Turns arguments into the format's list: addresses of buffers, and addresses of scalars' bytes in `words`.
-fn gather(args: &mut dyn ExactSizeIterator<Item = Argument<'_, CpuBuffer>>, words: &mut [u64], places: &mut [*mut c_void]) {
+fn gather<'a>(args: impl ExactSizeIterator<Item = Argument<'a, CpuBuffer>>, words: &mut [u64], places: &mut [*mut c_void]) {
     for ((argument, word), place) in args.zip(words).zip(places) {
         *place = match argument {
             Argument::Buffer(None) => core::ptr::null_mut(),

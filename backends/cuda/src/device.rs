@@ -152,8 +152,8 @@ pub fn caps_of(capability: (u32, u32)) -> u64 {
     if capability >= (8, 0) { all | caps::BF16 } else { all }
 }
 
-/// Shapes of `mma` instructions by type, as (m, n, k, dtype).
-fn matrix_shapes(capability: (u32, u32)) -> Vec<u32> {
+/// Shapes of `mma` instructions by type, as (m, n, k, dtype) one after the other.
+pub fn matrix_shapes(capability: (u32, u32)) -> Vec<u32> {
     let dtype = |d: DType| u32::from(d.code) | u32::from(d.bits) << 8 | u32::from(d.lanes) << 16;
     let half = [[16, 8, 16, dtype(DType::F16)]];
     let ampere = [[16, 8, 16, dtype(DType::BF16)], [16, 8, 32, dtype(DType::I8)], [8, 8, 4, dtype(DType::F64)]];
@@ -164,6 +164,8 @@ fn matrix_shapes(capability: (u32, u32)) -> Vec<u32> {
 /// A handle on the device.
 pub struct CudaDevice {
     pub(crate) chip: Arc<Chip>,
+    /// Kernels of sorts. Not the chip's: they keep it open.
+    pub(crate) sorts: Mutex<crate::sort::Compiled>,
 }
 
 impl CudaDevice {
@@ -176,11 +178,15 @@ impl CudaDevice {
         let mut chips = lock(&CHIPS);
         chips.retain(|(_, chip)| chip.strong_count() > 0);
         if let Some(chip) = chips.iter().find(|c| c.0 == ordinal).and_then(|c| c.1.upgrade()) {
-            return Ok(CudaDevice { chip });
+            return Ok(CudaDevice::of(chip));
         }
         let chip = Arc::new(Chip::open(ordinal)?);
         chips.push((ordinal, Arc::downgrade(&chip)));
-        Ok(CudaDevice { chip })
+        Ok(CudaDevice::of(chip))
+    }
+
+    fn of(chip: Arc<Chip>) -> CudaDevice {
+        CudaDevice { chip, sorts: Mutex::default() }
     }
 
     /// What its handles share.

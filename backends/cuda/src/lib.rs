@@ -5,8 +5,8 @@
 //! The calling thread's current context is left as it was found.
 //!
 //! Layers, outermost first: `flagos_backend_api::vendor` owns handles, checks arguments and stops panics; [`device`], [`memory`], [`stream`],
-//! [`module`], [`matmul`], [`blas`] and [`fft`] (with [`plan`], which they share, [`product`] and [`engine`]) implement its safe traits; [`driver`] and [`library`] are the border to CUDA; [`arena`], [`pages`],
-//! [`pool`] and [`timeline`] are what memory and streams are made of; [`compile`] and [`binary`] work without a device.
+//! [`module`], [`matmul`], [`sort`], [`blas`] and [`fft`] (with [`plan`], which they share, [`product`] and [`engine`]) implement its safe traits;
+//! [`driver`] and [`library`] are the border to CUDA; [`arena`], [`pages`], [`pool`] and [`timeline`] are what memory and streams are made of; [`compile`] and [`binary`] work without a device.
 
 pub mod arena;
 pub mod binary;
@@ -24,6 +24,7 @@ pub mod pages;
 pub mod plan;
 pub mod pool;
 pub mod product;
+pub mod sort;
 pub mod stream;
 pub mod timeline;
 

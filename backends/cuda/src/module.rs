@@ -15,24 +15,31 @@ use crate::driver::{Shared, check};
 use crate::memory::CudaBuffer;
 use crate::stream::CudaStream;
 
-/// Arguments of a launch kept on the stack; the driver takes 4 kB of parameters, and 32 kB from Volta on.
-const ON_STACK: usize = 48;
+/// Bytes of parameters kept on the stack during a launch; the driver takes 4 kB, and 32 kB from Volta on.
+const ON_STACK: usize = 512;
+/// Room behind the last parameter: each is written as a word, whatever its size.
+const SLACK: usize = 8;
 /// Dynamic shared memory a kernel may have without asking, in bytes.
 const SHARED_UNASKED: u32 = 48 << 10;
 /// Longest log of the driver's compiler in bytes.
 const LOG_BYTES: usize = 8 << 10;
 
+/// Marks in the list of a launch whose parameters are given as one piece of memory.
+const BUFFER_POINTER: *mut c_void = core::ptr::without_provenance_mut(1);
+const BUFFER_SIZE: *mut c_void = core::ptr::without_provenance_mut(2);
+const END: *mut c_void = core::ptr::null_mut();
+
 /// Loaded machine code.
 struct Loaded {
-    raw: Shared<sys::CUmodule>,
+    raw: Shared<sys::CUlibrary>,
     chip: Arc<Chip>,
 }
 
 impl Drop for Loaded {
     fn drop(&mut self) {
         if let Ok(_aside) = self.chip.enter_aside() {
-            // SAFETY: the module was loaded and goes once; the host destroys it only when no launch is in flight.
-            unsafe { sys::cuModuleUnload(self.raw.0) };
+            // SAFETY: the library was loaded and goes once; the host destroys it only when no launch is in flight.
+            unsafe { sys::cuLibraryUnload(self.raw.0) };
         }
     }
 }
@@ -43,16 +50,27 @@ pub struct CudaModule {
     cubin: Vec<u8>,
 }
 
-/// An entry point.
+/// Where a kernel reads a parameter, in bytes.
+struct Parameter {
+    offset: usize,
+    bytes: u32,
+}
+
+/// An entry point. Its handle belongs to no context: a launch takes the stream's, so the thread's current one is neither asked for nor changed.
 pub struct CudaKernel {
-    raw: Shared<sys::CUfunction>,
-    /// Sizes of its parameters in bytes.
-    parameters: Vec<u32>,
+    raw: Shared<sys::CUkernel>,
+    parameters: Vec<Parameter>,
+    /// Bytes of all parameters.
+    parameter_bytes: usize,
     /// Greatest dynamic shared memory in bytes.
     dynamic_bytes: u32,
     facts: [u32; 4],
     _module: Arc<Loaded>,
 }
+
+/// Parameters of a launch as one piece of memory.
+#[repr(align(16))]
+struct Packed([u8; ON_STACK + SLACK]);
 
 impl CudaDevice {
     /// PTX to machine code by the driver's compiler; the log is the error's text. The context is current.
@@ -85,9 +103,10 @@ impl CudaDevice {
     }
 
     fn load(&self, cubin: Vec<u8>) -> Result<CudaModule> {
-        let mut raw = core::ptr::null_mut();
-        // SAFETY: the context is current; the image is a whole ELF file, as its maker or the check sum says.
-        check(unsafe { sys::cuModuleLoadData(&mut raw, cubin.as_ptr().cast()) }, "cuModuleLoadData")?;
+        let (mut raw, none, nothing) = (core::ptr::null_mut(), core::ptr::null_mut(), core::ptr::null_mut());
+        // SAFETY: the place is writable; the image is a whole ELF file, as its maker or the check sum says; no options are given.
+        let loaded = unsafe { sys::cuLibraryLoadData(&mut raw, cubin.as_ptr().cast(), core::ptr::null_mut(), none, 0, core::ptr::null_mut(), nothing, 0) };
+        check(loaded, "cuLibraryLoadData")?;
         Ok(CudaModule { loaded: Arc::new(Loaded { raw: Shared(raw), chip: self.chip.clone() }), cubin })
     }
 
@@ -99,16 +118,16 @@ impl CudaDevice {
     }
 }
 
-/// Sizes of a kernel's parameters in bytes, in order.
-fn parameters(kernel: sys::CUfunction) -> Vec<u32> {
+/// A kernel's parameters in order.
+fn parameters(kernel: sys::CUkernel) -> Vec<Parameter> {
     let mut list = Vec::new();
     loop {
         let (mut offset, mut size) = (0, 0);
         // SAFETY: the kernel is alive; the places are writable; an index beyond the last is an error the loop ends on.
-        if unsafe { sys::cuFuncGetParamInfo(kernel, list.len(), &mut offset, &mut size) } != sys::CUresult::CUDA_SUCCESS {
+        if unsafe { sys::cuKernelGetParamInfo(kernel, list.len(), &mut offset, &mut size) } != sys::CUresult::CUDA_SUCCESS {
             return list;
         }
-        list.push(size as u32);
+        list.push(Parameter { offset, bytes: size as u32 });
     }
 }
 
@@ -141,27 +160,32 @@ impl Modules for CudaDevice {
         use sys::CUfunction_attribute as F;
         let title = CString::new(name).map_err(|_| Error::invalid("the kernel's name holds a NUL byte"))?;
         let _aside = self.chip.enter_aside()?;
-        let mut raw = core::ptr::null_mut();
-        // SAFETY: the module is alive, the name NUL-terminated, the place writable.
-        match unsafe { sys::cuModuleGetFunction(&mut raw, module.loaded.raw.0, title.as_ptr()) } {
+        let (mut raw, mut function) = (core::ptr::null_mut(), core::ptr::null_mut());
+        // SAFETY: the library is alive, the name NUL-terminated, the place writable.
+        match unsafe { sys::cuLibraryGetKernel(&mut raw, module.loaded.raw.0, title.as_ptr()) } {
             sys::CUresult::CUDA_ERROR_NOT_FOUND => return Err(Error::new(Code::NOT_FOUND, format!("the module has no entry point '{name}'"))),
-            answer => check(answer, "cuModuleGetFunction")?,
+            answer => check(answer, "cuLibraryGetKernel")?,
         }
-        // Modules load lazily; the first launch must not have to.
-        // SAFETY: the kernel is alive.
-        check(unsafe { sys::cuFuncLoad(raw) }, "cuFuncLoad")?;
-        let static_bytes = Self::attribute(raw, F::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
+        // Code is loaded lazily; the first launch must not have to.
+        // SAFETY: the kernel is alive, the context current, the place writable.
+        unsafe {
+            check(sys::cuKernelGetFunction(&mut function, raw), "cuKernelGetFunction")?;
+            check(sys::cuFuncLoad(function), "cuFuncLoad")?;
+        }
+        let static_bytes = Self::attribute(function, F::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
         let dynamic_bytes = self.chip.shared_bytes.saturating_sub(static_bytes);
         if dynamic_bytes > SHARED_UNASKED.saturating_sub(static_bytes) {
             // SAFETY: as above.
-            let asked = unsafe { sys::cuFuncSetAttribute(raw, F::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, dynamic_bytes as i32) };
+            let asked = unsafe { sys::cuFuncSetAttribute(function, F::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, dynamic_bytes as i32) };
             check(asked, "cuFuncSetAttribute")?;
         }
         let facts = [F::CU_FUNC_ATTRIBUTE_NUM_REGS, F::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES, F::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK];
-        let [registers, spilled, most_threads] = facts.map(|a| Self::attribute(raw, a));
+        let [registers, spilled, most_threads] = facts.map(|a| Self::attribute(function, a));
+        let parameters = parameters(raw);
         Ok(CudaKernel {
             raw: Shared(raw),
-            parameters: parameters(raw),
+            parameter_bytes: parameters.last().map_or(0, |p| p.offset + p.bytes as usize),
+            parameters,
             dynamic_bytes,
             facts: [registers?, static_bytes, spilled?, most_threads?],
             _module: module.loaded.clone(),
@@ -172,12 +196,12 @@ impl Modules for CudaDevice {
         Ok(kernel.facts)
     }
 
-    fn launch_kernel(
+    fn launch_kernel<'a>(
         &self,
         stream: &CudaStream,
         kernel: &CudaKernel,
         grid: &Grid,
-        args: &mut dyn ExactSizeIterator<Item = Argument<'_, CudaBuffer>>,
+        args: impl ExactSizeIterator<Item = Argument<'a, CudaBuffer>>,
     ) -> Result<()> {
         if grid.grid.contains(&0) {
             return Ok(());
@@ -190,18 +214,16 @@ impl Modules for CudaDevice {
             let (want, most) = (grid.shared_bytes, kernel.dynamic_bytes);
             return Err(Error::invalid(format!("{want} bytes of dynamic shared memory are asked for, this kernel may have {most} on this device")));
         }
-        if count <= ON_STACK {
-            let (mut values, mut places) = ([0u64; ON_STACK], [core::ptr::null_mut(); ON_STACK]);
-            return self.launch_values(stream, kernel, grid, args, &mut values[..count], &mut places[..count]);
+        if kernel.parameter_bytes <= ON_STACK {
+            return self.launch_packed(stream, kernel, grid, args, &mut Packed([0; ON_STACK + SLACK]).0);
         }
         thread_local! {
-            static LONG: core::cell::Cell<(Vec<u64>, Vec<*mut c_void>)> = const { core::cell::Cell::new((Vec::new(), Vec::new())) };
+            static LONG: core::cell::Cell<Vec<u8>> = const { core::cell::Cell::new(Vec::new()) };
         }
-        let (mut values, mut places) = LONG.take();
-        values.resize(count, 0);
-        places.resize(count, core::ptr::null_mut());
-        let result = self.launch_values(stream, kernel, grid, args, &mut values, &mut places);
-        LONG.set((values, places));
+        let mut packed = LONG.take();
+        packed.resize(kernel.parameter_bytes + SLACK, 0);
+        let result = self.launch_packed(stream, kernel, grid, args, &mut packed);
+        LONG.set(packed);
         result
     }
 
@@ -212,34 +234,48 @@ impl Modules for CudaDevice {
 
 impl CudaDevice {
     #[inline]
-    fn launch_values(
+    fn launch_packed<'a>(
         &self,
         stream: &CudaStream,
         kernel: &CudaKernel,
         grid: &Grid,
-        args: &mut dyn ExactSizeIterator<Item = Argument<'_, CudaBuffer>>,
-        values: &mut [u64],
-        places: &mut [*mut c_void],
+        args: impl Iterator<Item = Argument<'a, CudaBuffer>>,
+        packed: &mut [u8],
     ) -> Result<()> {
-        for (i, (argument, size)) in args.zip(&kernel.parameters).enumerate() {
+        for (i, (argument, parameter)) in args.zip(&kernel.parameters).enumerate() {
             let (value, bytes) = match argument {
                 Argument::Buffer(buffer) => (buffer.map_or(0, |(b, offset)| b.at(offset)), 8),
                 Argument::Scalar { bits, bytes } => (bits, bytes),
             };
-            if bytes != *size {
-                return Err(Error::invalid(format!("argument {i} has {bytes} bytes, the kernel's parameter {size}")).at(i as u32));
+            if bytes != parameter.bytes {
+                return Err(Error::invalid(format!("argument {i} has {bytes} bytes, the kernel's parameter {}", parameter.bytes)).at(i as u32));
             }
-            values[i] = value;
-            places[i] = (&raw mut values[i]).cast();
+            // What a shorter parameter leaves over the next one writes over.
+            packed[parameter.offset..parameter.offset + SLACK].copy_from_slice(&value.to_le_bytes());
         }
+        let _entered = if stream.has_context() { None } else { Some(self.chip.enter()?) };
+        self.chip.told(kernel.enqueue(stream, grid, packed))
+    }
+}
+
+impl CudaKernel {
+    /// Enqueues a launch. `packed` holds the parameters where the kernel reads them. The context is current where the stream has none.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub(crate) fn enqueue(&self, stream: &CudaStream, grid: &Grid, packed: &mut [u8]) -> Result<()> {
+        let mut bytes = self.parameter_bytes;
+        if packed.len() < bytes {
+            return Err(Error::new(Code::INTERNAL, format!("a kernel of {bytes} bytes of parameters is given {}", packed.len())));
+        }
+        let mut list = [BUFFER_POINTER, packed.as_mut_ptr().cast(), BUFFER_SIZE, (&raw mut bytes).cast(), END];
+        let list = if bytes > 0 { list.as_mut_ptr() } else { core::ptr::null_mut() };
         let (g, b) = (grid.grid, grid.block);
-        let _entered = self.chip.enter()?;
-        // SAFETY: there are as many values as parameters, each of its parameter's size; the driver copies them before it returns. What the buffers
-        // address is the host's to keep alive.
+        // SAFETY: the memory holds the kernel's parameters; the driver copies it before it returns. What they address is the host's to keep alive.
+        // A handle of a kernel stands where a function may.
         let answer = unsafe {
-            let list = places.as_mut_ptr();
-            sys::cuLaunchKernel(kernel.raw.0, g[0], g[1], g[2], b[0], b[1], b[2], grid.shared_bytes, stream.raw(), list, core::ptr::null_mut())
+            sys::cuLaunchKernel(self.raw.0.cast(), g[0], g[1], g[2], b[0], b[1], b[2], grid.shared_bytes, stream.raw(), core::ptr::null_mut(), list)
         };
-        self.chip.told(check(answer, "cuLaunchKernel"))
+        check(answer, "cuLaunchKernel")
     }
 }

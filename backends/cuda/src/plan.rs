@@ -2,7 +2,8 @@
 
 use flagos_backend_api::vendor::{Answered, Blas, Fft, LaunchArgs, OpRef, Operators, PlanFacts, Planned};
 use flagos_backend_api::{BlasDesc, Code, Error, FftDesc, PlanLimits, Result, properties};
-use flagos_catalog::{Call, matmul};
+use flagos_catalog::sort::SORT;
+use flagos_catalog::{Call, Operator, matmul};
 
 use crate::blas::{self, BlasCall};
 use crate::device::CudaDevice;
@@ -11,6 +12,7 @@ use crate::fft::{self, FftCall};
 use crate::library::Culib;
 use crate::matmul as products;
 use crate::product::{Addresses, Product};
+use crate::sort::{self, SortCall};
 use crate::stream::CudaStream;
 
 /// What every call here promises.
@@ -26,6 +28,7 @@ pub struct CudaPlan {
 
 enum Body {
     Product { product: Product, operands: [usize; 3], added: Option<usize>, factors: (Number, Number) },
+    Sort(SortCall),
     Blas(BlasCall),
     Fft(FftCall),
 }
@@ -44,40 +47,79 @@ fn answered(offer: Result<()>, level: u32, workspace_bytes: impl FnOnce() -> u64
     }
 }
 
-/// Which products cuBLASLt is offered for.
-fn offered(op: OpRef<'_>) -> Result<(Call, products::Planned)> {
-    if !matmul::OPERATORS.iter().any(|o| o.id == op.id()) {
-        return Err(Error::unimplemented("no native implementation of this operator"));
+/// An operator with an implementation here.
+#[allow(clippy::large_enum_variant)] // It lives through one query or plan.
+enum Native {
+    Product(&'static Operator, products::Planned),
+    Sort(sort::Shape),
+}
+
+impl Native {
+    /// Whether there is one at all, for some calls.
+    fn has(id: u32) -> bool {
+        id == SORT.id || matmul::OPERATORS.iter().any(|o| o.id == id)
     }
-    // SAFETY: an OpRef's descriptor is valid by construction.
-    let call = unsafe { Call::from_abi(op.raw()) }?;
-    call.check()?;
-    let planned = products::plan(&call)?;
-    if !Culib::CublasLt.is_there() || !Culib::Cublas.is_there() {
-        return Err(Error::unimplemented("cuBLAS is not installed"));
+
+    /// Which one a call gets.
+    fn of(op: OpRef<'_>) -> Result<Native> {
+        if !Native::has(op.id()) {
+            return Err(Error::unimplemented("no native implementation of this operator"));
+        }
+        // SAFETY: an OpRef's descriptor is valid by construction.
+        let call = unsafe { Call::from_abi(op.raw()) }?;
+        call.check()?;
+        if op.id() == SORT.id {
+            let shape = sort::plan(&call)?;
+            return Culib::Nvrtc.need().map(|()| Native::Sort(shape));
+        }
+        let planned = products::plan(&call)?;
+        if !Culib::CublasLt.is_there() || !Culib::Cublas.is_there() {
+            return Err(Error::unimplemented("cuBLAS is not installed"));
+        }
+        Ok(Native::Product(call.operator, planned))
     }
-    Ok((call, planned))
+
+    /// A bound of its workspace in bytes.
+    fn workspace_bytes(&self) -> u64 {
+        match self {
+            Native::Product(..) => PRODUCT_BYTES,
+            Native::Sort(shape) => shape.layout().bytes,
+        }
+    }
 }
 
 impl Operators for CudaDevice {
     type OpPlan = CudaPlan;
 
     fn query_op(&self, op: OpRef<'_>, level: u32) -> Result<Answered> {
-        if !matmul::OPERATORS.iter().any(|o| o.id == op.id()) {
+        if !Native::has(op.id()) {
             return Ok(Answered::no("no native implementation of this operator"));
         }
         let in_place = if op.id() == matmul::ADDMM.id { properties::IN_PLACE } else { 0 };
-        answered(offered(op).map(drop), level, || PRODUCT_BYTES, in_place)
+        let native = Native::of(op);
+        let bytes = native.as_ref().map_or(0, Native::workspace_bytes);
+        answered(native.map(drop), level, || bytes, in_place)
     }
 
     fn plan_op(&self, op: OpRef<'_>, _: &PlanLimits) -> Result<CudaPlan> {
-        let (call, planned) = offered(op)?;
+        match Native::of(op)? {
+            Native::Product(operator, planned) => self.plan_product(operator, &planned),
+            Native::Sort(shape) => {
+                let call = SortCall::new(self, shape)?;
+                Ok(CudaPlan { name: "radix sort".into(), workspace_bytes: call.workspace_bytes(), properties: PROPERTIES, body: Body::Sort(call) })
+            }
+        }
+    }
+}
+
+impl CudaDevice {
+    fn plan_product(&self, operator: &Operator, planned: &products::Planned) -> Result<CudaPlan> {
         let _aside = self.chip.enter_aside()?;
         let product = Product::new(&self.chip, planned.shape)?;
         let number = |v| Number::real(planned.shape.compute(), v);
-        let in_place = if call.operator.in_place { properties::IN_PLACE } else { 0 };
+        let in_place = if operator.in_place { properties::IN_PLACE } else { 0 };
         Ok(CudaPlan {
-            name: format!("cublasLt {}", call.operator.name),
+            name: format!("cublasLt {}", operator.name),
             workspace_bytes: product.workspace_bytes(),
             properties: PROPERTIES | in_place,
             body: Body::Product {
@@ -137,6 +179,7 @@ impl Planned<CudaDevice> for CudaPlan {
                 let addresses = Addresses { a: at(*a), b: at(*b), addend: added.map_or(0, at), c: at(*c), workspace };
                 product.run(stream, &addresses, alpha, beta)
             }
+            Body::Sort(call) => call.run(device, stream, &sort::Addresses { x: at(0), values: at(1), indices: at(2), workspace }),
             Body::Blas(call) => {
                 let list = [at(0), at(1), at(2)];
                 // SAFETY: the host passes NULL or numbers of the compute type.

@@ -15,6 +15,9 @@ use crate::timeline::Timeline;
 /// Between two looks at a wait on the host.
 const PAUSE: Duration = Duration::from_micros(50);
 
+/// Handles up to this are the driver's names of default streams: `CU_STREAM_LEGACY` (1) and `CU_STREAM_PER_THREAD` (2).
+const LAST_DEFAULT: usize = 2;
+
 /// An in-order queue: a `CUstream`, which is a `cudaStream_t`.
 pub struct CudaStream {
     raw: Shared<sys::CUstream>,
@@ -87,6 +90,12 @@ impl CudaStream {
     #[inline]
     pub(crate) fn raw(&self) -> sys::CUstream {
         self.raw.0
+    }
+
+    /// Whether the handle names a context: of the two default streams each context has its own.
+    #[inline]
+    pub(crate) fn has_context(&self) -> bool {
+        self.raw().addr() > LAST_DEFAULT
     }
 
     /// Whether work enqueued now is recorded into a graph instead of being run.

@@ -1,8 +1,9 @@
 //! CUDA C++ through the module's own compile path, for several architectures, without a device: runs where NVRTC is (FLAGOS_NVRTC_PATH names its folder).
 
-use flagos_backend_api::{Code, Result};
+use flagos_backend_api::{Code, DType, Result};
 use flagos_backend_cuda::compile::{Image, compile, include_folders, supported, target, version};
 use flagos_backend_cuda::library::Culib;
+use flagos_backend_cuda::sort::{Entry, SOURCE, Shape};
 
 const ADD: &str = r#"extern "C" __global__ void add(const float *a, const float *b, float *y, int n) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -60,6 +61,7 @@ const TESTS: &[Test] = &[
     ("plain kernels for sm_80, sm_90, sm_120", Needs::Compiler, plain),
     ("half, bfloat16 and fp8 headers", Needs::Headers, || cubins("scale", HALF, &[(8, 0), (9, 0), (12, 0)])),
     ("matrix units through mma.h", Needs::Headers, || cubins("product", MATRIX, &[(8, 0), (9, 0), (12, 0)])),
+    ("the radix sort of each width", Needs::Compiler, sorts),
     ("instructions of one architecture", Needs::Compiler, || cubins("fence", WARPGROUP, &[(9, 0)])),
     ("contraction is off unless written", Needs::Compiler, contraction),
     ("errors carry the compiler's log", Needs::Compiler, errors),
@@ -72,9 +74,21 @@ fn holds(code: &[u8], text: &str) -> bool {
 }
 
 fn cubins(entry: &str, source: &str, capabilities: &[(u32, u32)]) -> Result<()> {
+    built(entry, source, capabilities, "")
+}
+
+fn sorts() -> Result<()> {
+    for dtype in [DType::I8, DType::F16, DType::F32, DType::U64] {
+        let shape = Shape { dtype, descending: false, lines: 1, length: 1 << 20 };
+        built(Entry::Pass.name(), SOURCE, &[(8, 0), (9, 0), (12, 0)], &shape.options()?)?;
+    }
+    Ok(())
+}
+
+fn built(entry: &str, source: &str, capabilities: &[(u32, u32)], options: &str) -> Result<()> {
     for capability in capabilities {
         let target = target(*capability)?;
-        let Image::Cubin(code) = compile(source.as_bytes(), "test.cu", &target, "")? else { panic!("{target} gave no machine code") };
+        let Image::Cubin(code) = compile(source.as_bytes(), "test.cu", &target, options)? else { panic!("{target} gave no machine code") };
         assert!(code.starts_with(b"\x7fELF") && holds(&code, entry), "{target}: {} bytes that are no program with '{entry}'", code.len());
         println!("    {entry} for {target}: {} bytes", code.len());
     }

@@ -70,7 +70,7 @@ impl OpenClKernel {
         Ok((total, block.map(|b| b as usize)))
     }
 
-    fn set(&self, copy: &mut driver::Kernel, args: &mut dyn ExactSizeIterator<Item = Argument<'_, OpenClBuffer>>) -> Result<()> {
+    fn set<'a>(&self, copy: &mut driver::Kernel, args: impl ExactSizeIterator<Item = Argument<'a, OpenClBuffer>>) -> Result<()> {
         let mut next = 0;
         for (i, argument) in args.enumerate() {
             let at = |e: Error| Error { message: format!("kernel '{}', argument {i}: {}", self.name, e.message), ..e }.at(i as u32);
@@ -181,7 +181,7 @@ impl Modules for OpenClDevice {
         Ok([0, kernel.shared_bytes as u32, kernel.spill_bytes as u32, kernel.max_block_threads as u32])
     }
 
-    fn launch_kernel(&self, stream: &OpenClStream, kernel: &OpenClKernel, grid: &Grid, args: &mut dyn ExactSizeIterator<Item = Argument<'_, OpenClBuffer>>) -> Result<()> {
+    fn launch_kernel<'a>(&self, stream: &OpenClStream, kernel: &OpenClKernel, grid: &Grid, args: impl ExactSizeIterator<Item = Argument<'a, OpenClBuffer>>) -> Result<()> {
         let (total, block) = kernel.extents(grid)?;
         let mut copy = kernel.take();
         kernel.set(&mut copy, args)?;

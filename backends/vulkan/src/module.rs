@@ -136,7 +136,7 @@ impl Modules for VulkanDevice {
         Ok([0, kernel.entry.shared_bytes, 0, kernel.entry.local.iter().product()])
     }
 
-    fn launch_kernel(&self, stream: &VulkanStream, kernel: &Arc<Pipeline>, grid: &Grid, args: &mut dyn ExactSizeIterator<Item = Argument<'_, VulkanBuffer>>) -> Result<()> {
+    fn launch_kernel<'a>(&self, stream: &VulkanStream, kernel: &Arc<Pipeline>, grid: &Grid, args: impl ExactSizeIterator<Item = Argument<'a, VulkanBuffer>>) -> Result<()> {
         if grid.block != kernel.entry.local {
             return Err(Error::invalid(format!("'{}' is launched with blocks of {:?}; its LocalSize is {:?}", kernel.entry.name, grid.block, kernel.entry.local)));
         }

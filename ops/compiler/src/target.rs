@@ -50,6 +50,17 @@ impl Target {
         self.arch.split('+').skip(1).any(|w| w == "software")
     }
 
+    /// Number of an architecture of CUDA: 90 for "sm_90"; 0 without one.
+    pub fn sm(&self) -> u32 {
+        let digits: String = self.arch.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
+    }
+
+    /// Whether a block copies from global to shared memory while it computes.
+    pub fn copies_aside(&self) -> bool {
+        self.format == KernelFormat::CUDA_CPP && self.sm() >= 80
+    }
+
     /// Whether `Fma` of a float type is one instruction. Where it is not (Vulkan lets drivers round the product too; words "fma32" and "fma64" of
     /// `arch` say that one does not), code that needs no fused rounding does better with a product and a sum.
     pub fn fuses(&self, elem: Elem) -> bool {

@@ -28,7 +28,7 @@ fn least(case: &Case) -> u32 {
 
 fn compile(nvrtc: &Nvrtc, cases: Vec<Case>) {
     for case in cases {
-        for arch in ["sm_80", "sm_90", "sm_120"].into_iter().filter(|a| a[3..].parse().unwrap_or(0) >= least(&case)) {
+        for arch in ["sm_80", "sm_90a", "sm_120a"].into_iter().filter(|a| target(a).sm() >= least(&case)) {
             let compiled = emitted(&case, arch);
             let code = nvrtc.compile(&compiled, arch).unwrap_or_else(|e| panic!("{}: {e}\n{}", case.name, String::from_utf8_lossy(&compiled.code)));
             assert!(code.windows(compiled.entry.len()).any(|w| w == compiled.entry.as_bytes()), "{}: no entry point", case.name);
@@ -69,6 +69,7 @@ fn accesses() -> Vec<Case> {
 fn sharing() -> Vec<Case> {
     let mut cases = all(|e| [65, 60 << 10].map(|bytes| memory::exchange(64, e, (bytes / e.bytes()).max(64))).into());
     cases.extend(all(|e| [16, 32].map(|s| memory::shuffles(32, s, e)).into()));
+    cases.extend(all(|e| [4, 8, 16].into_iter().filter(|b| *b >= e.bytes()).map(|b| memory::copies(64, e, b / e.bytes())).collect()));
     cases
 }
 

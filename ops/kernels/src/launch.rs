@@ -26,6 +26,11 @@ pub fn is_general(target: &Target) -> bool {
     is_cpu(target) || target.is_software()
 }
 
+/// Whether a chip runs subgroups of many threads in lockstep, thousands of threads at once, and hides the way to memory by their number.
+pub fn is_wide(target: &Target) -> bool {
+    target.subgroup >= 16
+}
+
 /// Threads of a block.
 pub fn threads(target: &Target) -> u32 {
     if is_cpu(target) { 1 } else { 128.min(1 << target.max_block_threads.max(1).ilog2()) }
@@ -53,7 +58,7 @@ pub struct Code {
 /// Code with a number of threads of its own.
 pub struct Threaded {
     code: Code,
-    threads: u32,
+    options: Options,
 }
 
 /// What a body knows beside its arguments.
@@ -74,14 +79,14 @@ impl Context<'_> {
 impl Code {
     /// For blocks of so many threads.
     pub fn threads(self, threads: u32) -> Threaded {
-        Threaded { code: self, threads }
+        Threaded { code: self, options: Options { threads, stages: 1 } }
     }
     /// For blocks that hold a tile of a cut in registers: the larger the tile, the more threads.
     pub fn sized(self, target: &Target, cut: Cut) -> Threaded {
         let usual = threads(target);
         let most = 512.min(1 << target.max_block_threads.max(1).ilog2()).max(usual);
         let threads = if is_cpu(target) { 1 } else { (cut.lines * cut.points / 16).clamp(usual, most) };
-        Threaded { code: self, threads }
+        self.threads(threads)
     }
     /// The step: `declare` states the arguments, `body` is run for each block with its index (i32).
     pub fn step<A>(
@@ -90,17 +95,17 @@ impl Code {
         declare: impl Fn(&Context) -> A + Send + Sync + 'static,
         body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
     ) -> Step {
-        self.step_of(threads(target), declare, body)
+        self.step_of(Options { threads: threads(target), stages: 1 }, declare, body)
     }
     fn step_of<A>(
         self,
-        threads: u32,
+        options: Options,
         declare: impl Fn(&Context) -> A + Send + Sync + 'static,
         body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
     ) -> Step {
         let folded = self.blocks as u64 > ROW_OF_BLOCKS;
         // Processors, whose blocks have one thread, read wide at any address.
-        let aligned = self.aligned && threads > 1 && self.blocks >= WORTH_ALIGNING;
+        let aligned = self.aligned && options.threads > 1 && self.blocks >= WORTH_ALIGNING;
         let entry = self.entry;
         let source = Arc::new(move |align: u32| {
             kernel(entry, |k| {
@@ -113,10 +118,10 @@ impl Code {
                 k.when(block.lt(blocks), || body(k, &a, block));
             })
         });
-        let options = Options { threads, stages: 1 };
         let kernel = |align: u32, note: &str| {
             let (source, fold) = (source.clone(), if folded { " folded" } else { "" });
-            let key = format!("{} {}{fold}{note} t{}", entry.trim_start_matches("k_"), self.key, options.threads);
+            let stages = if options.stages > 1 { format!(" p{}", options.stages) } else { String::new() };
+            let key = format!("{} {}{fold}{note} t{}{stages}", entry.trim_start_matches("k_"), self.key, options.threads);
             Kernel { key, entry, options, build: Arc::new(move || source(align)) }
         };
         let mut args = self.args;
@@ -130,13 +135,18 @@ impl Code {
 }
 
 impl Threaded {
+    /// With loads for products under way for so many rounds of a loop at once.
+    pub fn stages(mut self, stages: u32) -> Threaded {
+        self.options.stages = stages;
+        self
+    }
     /// As [`Code::step`].
     pub fn step<A>(
         self,
         declare: impl Fn(&Context) -> A + Send + Sync + 'static,
         body: impl Fn(&Builder, &A, Expr) + Send + Sync + 'static,
     ) -> Step {
-        self.code.step_of(self.threads, declare, body)
+        self.code.step_of(self.options, declare, body)
     }
 }
 

@@ -3,7 +3,7 @@
 use flagos_compiler::Target;
 use flagos_compiler::build::{Expr, Kernel};
 
-use crate::launch::{Context, extent, is_cpu};
+use crate::launch::{Context, extent, is_cpu, is_wide};
 use crate::space::{Form, Space, Step, Walk, index};
 use crate::{Arg, View};
 
@@ -78,7 +78,12 @@ impl Lines {
             let points = extent(points, 1, most);
             Cut { lines: extent(kept, 1, (size / points).max(1)), points, inner: true }
         } else {
-            let lines = extent(kept, 1, if is_cpu(target) { 256 } else { 64 });
+            let most_lines = match (is_cpu(target), is_wide(target)) {
+                (true, _) => 256,
+                (_, true) => 128,
+                _ => 64,
+            };
+            let lines = extent(kept, 1, most_lines);
             Cut { lines, points: extent(points, 1, (size / lines).clamp(1, most)), inner: false }
         }
     }

@@ -5,7 +5,7 @@ use flagos_catalog::Call;
 use flagos_compiler::build::{Expr, Kernel};
 use flagos_compiler::{Elem, Target};
 
-use crate::launch::{Code, Context, ceil_div, extent, is_cpu};
+use crate::launch::{Code, Context, ceil_div, extent, is_cpu, is_wide};
 use crate::number::{accumulator, compute, memory, narrow, supported, widen};
 use crate::pointwise::entry;
 use crate::space::{Form, Space, Walk, index};
@@ -15,6 +15,9 @@ use crate::{Arg, Cook, Recipe, View};
 pub fn recipes() -> Vec<(&'static str, Cook)> {
     vec![("mm", plain), ("bmm", plain), ("matmul", plain), ("addmm", addmm)]
 }
+
+/// Tiles that keep a large chip at work.
+const ENOUGH_BLOCKS: i64 = 96;
 
 /// Rows, columns and depth of a block's tiles, and its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +30,24 @@ pub struct Tiles {
     pub k: u32,
     /// Threads of the block.
     pub threads: u32,
+    /// Rounds along the depth that are under way at once.
+    pub stages: u32,
+    /// Rows of tiles that are walked together, column by column, so that what they read is still in a large chip's cache; 1: row by row.
+    pub group: u32,
 }
 
 impl Tiles {
     /// What suits a target for a product of m×k by k×n.
-    pub fn of(target: &Target, factor: Elem, [m, n, k]: [i64; 3]) -> Tiles {
+    pub fn of(target: &Target, factor: Elem, [m, n, k]: [i64; 3], batch: i64) -> Tiles {
         if is_cpu(target) {
-            return Tiles { m: extent(m, 1, 8), n: extent(n, 1, 64), k: extent(k, 1, 64), threads: 1 };
+            return Tiles { m: extent(m, 1, 8), n: extent(n, 1, 64), k: extent(k, 1, 64), threads: 1, stages: 1, group: 1 };
         }
         let unit = target.matrix.iter().any(|s| s.factor == factor);
+        // The larger the tile, the less often factors are read; but there must be enough of them.
+        let blocks = |m_side: i64, n_side: i64| ceil_div(m, m_side) * ceil_div(n, n_side);
+        if unit && target.copies_aside() && factor.bytes() == 2 && m > 64 && n > 128 && blocks(128, 256) * batch >= ENOUGH_BLOCKS {
+            return Tiles { m: 128, n: 256, k: extent(k, 16, 32), threads: 256, stages: 4, group: 8 };
+        }
         let (side, depth, threads) = match factor.bytes() {
             _ if unit && m > 64 && n > 64 => (128, 32, 256),
             _ if !factor.is_float() => (32, 16, 128),
@@ -43,13 +55,14 @@ impl Tiles {
             4 => (64, 16, 128),
             _ => (32, 16, 128),
         };
-        Tiles { m: extent(m, 16, side), n: extent(n, 16, side), k: extent(k, 16, depth), threads: threads.min(target.max_block_threads.max(1)) }
+        Tiles { m: extent(m, 16, side), n: extent(n, 16, side), k: extent(k, 16, depth), threads: threads.min(target.max_block_threads.max(1)), stages: 4, group: if is_wide(target) { 8 } else { 1 } }
     }
 }
 
 impl core::fmt::Display for Tiles {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{}x{}x{}", self.m, self.n, self.k)
+        write!(f, "{}x{}x{}", self.m, self.n, self.k)?;
+        if self.group > 1 { write!(f, " g{}", self.group) } else { Ok(()) }
     }
 }
 
@@ -141,7 +154,7 @@ fn product(call: &Call, target: &Target, batch: &[i64], [m, n, depth]: [i64; 3],
     let spaces = [&outer, &rows_space, &columns, &inner];
     let wide = spaces.iter().map(|s| s.reach()).fold(0i64, i64::saturating_add) >= 1 << 30;
     let (factor, sum) = types(t);
-    let tiles = Tiles::of(target, factor, [m, n, depth]);
+    let tiles = Tiles::of(target, factor, [m, n, depth], outer.count());
     let forms: [Form; 4] = spaces.map(|s| s.form(wide));
     let scaled = operands.len() == 4 && call.operator.inputs.len() == 3;
     let flags = [(scaled, " scaled"), (added, " added"), (skip_product, " no product")];
@@ -159,7 +172,7 @@ fn product(call: &Call, target: &Target, batch: &[i64], [m, n, depth]: [i64; 3],
     let blocks = outer.count() * ceil_div(m, tiles.m.into()) * ceil_div(n, tiles.n.into());
     let elem = memory(t);
     let code = Code { entry: entry(call.operator.name), key, blocks, args, aligned: true };
-    recipe.steps.push(code.threads(tiles.threads).step(
+    recipe.steps.push(code.threads(tiles.threads).stages(tiles.stages).step(
         move |x: &Context| Args {
             pointers: (0..if added { 4 } else { 3 }).map(|_| x.pointer(elem)).collect(),
             batch: forms[0].declare(x.k),
@@ -205,7 +218,16 @@ impl Place {
         let tiles_of = |n: Expr, size: u32| (n + (i64::from(size) - 1)).div_unsigned(i64::from(size));
         let (down, across) = (tiles_of(rows, tiles.m), tiles_of(columns, tiles.n));
         let (batch, within) = (at.div_unsigned(down * across), at.rem_unsigned(down * across));
-        let (i, j) = (within.div_unsigned(across) * i64::from(tiles.m), within.rem_unsigned(across) * i64::from(tiles.n));
+        let (i, j) = if tiles.group == 1 {
+            (within.div_unsigned(across), within.rem_unsigned(across))
+        } else {
+            // The last group may have fewer rows.
+            let size = i64::from(tiles.group);
+            let (first, place) = (within.div_unsigned(across * size) * size, within.rem_unsigned(across * size));
+            let tall = (down - first).minimum(size);
+            (first + place.rem_unsigned(tall), place.div_unsigned(tall))
+        };
+        let (i, j) = (i * i64::from(tiles.m), j * i64::from(tiles.n));
         let row = (i + k.arange(tiles.m).to(elem)).expand(1);
         let column = (j + k.arange(tiles.n).to(elem)).expand(0);
         let exist = row.lt(rows) & column.lt(columns);

@@ -6,8 +6,8 @@ use flagos_catalog::reduction::reduced_axes;
 use flagos_compiler::build::{Expr, Kernel, reduce};
 use flagos_compiler::{Elem, Target};
 
-use crate::launch::{Code, block, ceil_div, is_cpu};
-use crate::lines::{LineWalk, Lines};
+use crate::launch::{Code, block, ceil_div, is_cpu, is_wide};
+use crate::lines::{Cut, LineWalk, Lines};
 use crate::number::{accumulator, compute, memory, narrow, supported, widen};
 use crate::pointwise::entry;
 use crate::space::{index, integer};
@@ -93,18 +93,27 @@ fn lines_of(call: &Call, free: bool) -> Result<(Lines, View, View)> {
 }
 
 /// Number of parts lines are cut into so that enough blocks work, and points of each part: whole tiles.
-fn parts(lines: &Lines, target: &Target, cut: crate::lines::Cut) -> (i64, i64) {
+fn parts(lines: &Lines, target: &Target, cut: Cut) -> (i64, i64) {
     let blocks = ceil_div(lines.kept.count(), cut.lines.into());
     let tiles = ceil_div(lines.line.count(), cut.points.into());
-    let (wanted, least) = if is_cpu(target) { (32, 16) } else { (512, 8) };
+    let (wanted, least) = match (is_cpu(target), is_wide(target)) {
+        (true, _) => (32, 16),
+        (_, true) => (2048, 4),
+        _ => (512, 8),
+    };
     let parts = (wanted / blocks.max(1)).min(tiles / least).max(1);
     let per = ceil_div(tiles, parts).max(1);
     (ceil_div(tiles, per).max(1), per * i64::from(cut.points))
 }
 
-/// Points of a line at a time: on processors what fits the registers.
-fn most_points(target: &Target) -> u32 {
-    if is_cpu(target) { 256 } else { 1024 }
+/// Tiles of about `size` elements; on wide chips twice as many, so that each thread has several accesses on their way. At most so many points
+/// of a line at a time: on processors what fits the registers.
+fn cut_of(lines: &Lines, target: &Target, size: u32) -> Cut {
+    match (is_cpu(target), is_wide(target)) {
+        (true, _) => lines.cut(target, size, 256),
+        (_, true) => lines.cut(target, size * 2, 2048),
+        _ => lines.cut(target, size, 1024),
+    }
 }
 
 struct Args {
@@ -126,7 +135,7 @@ struct Stage {
     x: Vec<View>,
     y: Vec<View>,
     parts: (i64, i64),
-    cut: crate::lines::Cut,
+    cut: Cut,
     /// Number of elements reduced, for means.
     count: i64,
 }
@@ -146,7 +155,8 @@ impl Stage {
         let blocks = ceil_div(lines.kept.count(), cut.lines.into()) * self.parts.0;
         let form = lines.form();
         let (from, to): (Vec<DType>, Vec<DType>) = (self.x.iter().map(|v| v.dtype).collect(), self.y.iter().map(|v| v.dtype).collect());
-        let whole = self.parts.0 == 1 && lines.line.count() > 0 && lines.line.count() % i64::from(cut.points) == 0 && lines.kept.count() % i64::from(cut.lines) == 0;
+        // Parts are whole tiles.
+        let whole = lines.line.count() > 0 && lines.line.count() % i64::from(cut.points) == 0 && lines.kept.count() % i64::from(cut.lines) == 0;
         let single = lines.line.count() <= i64::from(cut.points) && self.parts.0 == 1;
         let key = format!("{} {from:?} {to:?} {form} {cut}{}{}", self.key, if whole { " whole" } else { "" }, if single { " single" } else { "" });
         let mut args: Vec<crate::Arg> = self.x.iter().chain(&self.y).map(|v| v.arg).collect();
@@ -207,7 +217,7 @@ fn cook(call: &Call, target: &Target, fold: Fold) -> Result<Recipe> {
     }
     let (name, from, to, elem) = (call.operator.name, x.dtype, y.dtype, (fold.elem)(x.dtype));
     let size = block(target, elem.bytes().min(4));
-    let cut = lines.cut(target, size, most_points(target));
+    let cut = cut_of(&lines, target, size);
     let split = parts(&lines, target, cut);
     let (count, kept) = (lines.line.count(), lines.kept.count());
     let neutral = move |k: &Kernel| [(fold.neutral)(k, elem)];
@@ -246,7 +256,7 @@ fn second(stage: Stage, x: Vec<View>, y: Vec<View>, target: &Target, size: u32) 
     let kept = stage.lines.kept.count();
     let parts = stage.parts.0;
     let lines = Lines { kept: stage.lines.kept.numbered(0), line: crate::space::Space::line(2, (parts, vec![kept, 0])), wide: stage.lines.wide };
-    let cut = lines.cut(target, size, most_points(target));
+    let cut = cut_of(&lines, target, size);
     Stage { key: "join".into(), lines, x, y, parts: (1, i64::MAX >> if stage.lines.wide { 0 } else { 33 }), cut, ..stage }
 }
 
@@ -259,7 +269,7 @@ fn cook_arg(call: &Call, target: &Target, greatest: bool) -> Result<Recipe> {
     }
     let (name, from, elem, place) = (call.operator.name, x.dtype, compute(x.dtype), index(lines.wide));
     let size = block(target, elem.bytes().max(4)) / 2;
-    let cut = lines.cut(target, size, most_points(target));
+    let cut = cut_of(&lines, target, size);
     let split = parts(&lines, target, cut);
     let (count, kept) = (lines.line.count(), lines.kept.count());
     let neutral = move |k: &Kernel| [if greatest { least(k, elem) } else { most(k, elem) }, most(k, place)];

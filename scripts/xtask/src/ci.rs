@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::stage::{compiler, stage};
 use crate::tool::{Outcome, capture, cargo, command, root, run, target};
-use crate::{abi, codegen, tidy};
+use crate::{abi, codegen, nvrtc, tidy};
 
 /// A step: its name and what it does; the text is its count ("312 tests").
 type Step = (&'static str, fn() -> Outcome<String>);
@@ -25,6 +25,8 @@ const STEPS: &[Step] = &[
     ("conformance smoke", conformance),
     ("portable kernels: C, OpenCL C, SPIR-V", portable),
     ("kernels that Triton printed, through the host", corpus),
+    // One case of each operator and type, whose kernels stand for the others; `cargo xtask nvrtc` does all cases and three architectures.
+    ("portable kernels by NVRTC", || nvrtc::run(&["--first", "sm_90"])),
     ("mutations", mutations),
     ("golden files through flagos run", golden),
     ("ABI gates", || abi::run_gates().map(|()| String::new())),

@@ -6,6 +6,7 @@ mod ci;
 mod codegen;
 mod corpus;
 mod new;
+mod nvrtc;
 mod stage;
 mod tidy;
 mod tool;
@@ -54,6 +55,8 @@ enum Command {
     Tidy,
     /// ABI gates: exported symbols, layout prefix, abidiff with a seeded change, an old plugin in this host.
     Abi,
+    /// Compiles every portable kernel by NVRTC for sm_80, sm_90 and sm_120; FLAGOS_NVRTC_PATH names its folder, as scripts/nvrtc prints it.
+    Nvrtc,
     /// Everything that must hold before a change lands.
     Ci,
     /// Makes a new operator family or backend from the templates.
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Command::Codegen { check } => codegen::run(check).map(|()| ExitCode::SUCCESS),
         Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
         Command::Abi => abi::run_gates().map(|()| ExitCode::SUCCESS),
+        Command::Nvrtc => nvrtc::run(&[]).map(|_| ExitCode::SUCCESS),
         Command::Ci => Ok(ci::run_all()),
         Command::New(what) => new::run(&what).map(|()| ExitCode::SUCCESS),
     };

@@ -5,7 +5,7 @@
 
 use super::cuda_matrix;
 use super::cxx::{Maker, native_float_add};
-use super::source::Printer;
+use super::source::{Printer, line};
 use crate::error::Result;
 use crate::thread::{Effect, FragmentInfo, Inst, Val};
 use crate::tile::Rmw;
@@ -32,8 +32,7 @@ pub(super) struct Cuda {
 impl Cuda {
     /// The dialect of a device.
     pub(super) fn new(target: &Target) -> Cuda {
-        let digits: String = target.arch.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
-        Cuda { sm: digits.parse().unwrap_or(0) }
+        Cuda { sm: target.sm() }
     }
 }
 
@@ -43,7 +42,7 @@ impl Maker for Cuda {
     }
 
     fn helper(&self, name: &str) -> Option<String> {
-        if let Some(text) = cuda_matrix::helper(name) {
+        if let Some(text) = cuda_matrix::helper(name).or_else(|| copy_helper(name)) {
             return Some(text);
         }
         let asm = |signature: &str, ty: &str, text: &str, out: &str, inputs: &str| {
@@ -88,6 +87,22 @@ impl Maker for Cuda {
         })
     }
 
+    fn copy(&self, p: &mut Printer<'_>, effect: &Effect) -> Result<()> {
+        match effect {
+            Effect::Copy { array, index, pointer, count, mask } => {
+                let bytes = count * p.kernel.shared[array.0 as usize].elem.bytes();
+                let (to, from) = (format!("&s{}[{}]", array.0, p.s(*index)?), p.u(*pointer));
+                match mask {
+                    Some(mask) => line!(p, "fl_copy_masked_{bytes}({to}, {from}, {});", p.u(*mask)),
+                    None => line!(p, "fl_copy_{bytes}({to}, {from});"),
+                }
+            }
+            Effect::CopyWait(groups) => line!(p, "asm volatile(\"cp.async.wait_group {groups};\" ::: \"memory\");"),
+            _ => line!(p, "asm volatile(\"cp.async.commit_group;\" ::: \"memory\");"),
+        }
+        Ok(())
+    }
+
     fn fragment(&self, info: &FragmentInfo) -> Result<String> {
         cuda_matrix::fragment(info, self.sm)
     }
@@ -99,4 +114,20 @@ impl Maker for Cuda {
     fn matrix_store(&self, p: &mut Printer<'_>, effect: &Effect) -> Result<()> {
         cuda_matrix::store(p, effect)
     }
+}
+
+/// Asynchronous copies: `copy_16`, `copy_masked_4`; masked off, zeros arrive and nothing is read.
+fn copy_helper(name: &str) -> Option<String> {
+    let rest = name.strip_prefix("copy_")?;
+    let (masked, bytes) = rest.strip_prefix("masked_").map_or((false, rest), |b| (true, b));
+    // Only the widest may pass by the first cache.
+    let cache = if bytes == "16" { "cg" } else { "ca" };
+    let (parameter, operand, value) = if masked { (", i1 there", ", %2", format!(", \"r\"(there ? {bytes}u : 0u)")) } else { ("", "", String::new()) };
+    Some(format!(
+        "FN void fl_{name}(void *to, const u8 *from{parameter}) {{
+    const u32 address = (u32)__cvta_generic_to_shared(to);
+    asm volatile(\"cp.async.{cache}.shared.global.L2::128B [%0], [%1], {bytes}{operand};\" :: \"r\"(address), \"l\"(from){value} : \"memory\");
+}}
+"
+    ))
 }

@@ -59,7 +59,7 @@ pub(super) fn define(p: &mut Printer<'_>, result: Val, inst: &Inst) -> Result<()
     let FragmentInfo { shape, role } = info(p, result)?;
     let (ty, n) = (p.value_type(p.kernel.ty(result))?, result.0);
     match inst {
-        Inst::FragmentLoad { array, index, stride, transposed } => {
+        Inst::FragmentLoad { array, index, stride, transposed, aligned } => {
             let address = format!("&s{}[{}], {stride}", array.0, p.s(*index)?);
             match role {
                 Role::Sum => line!(p, "const {ty} v{n} = fl_load_sum_{}{}({address});", tag(shape.sum), if *transposed { "_t" } else { "" }),
@@ -70,7 +70,7 @@ pub(super) fn define(p: &mut Printer<'_>, result: Val, inst: &Inst) -> Result<()
                 }
                 _ => {
                     let (near, count) = ((role == Role::A) != *transposed, if role == Role::A { 4 } else { 2 });
-                    line!(p, "const {ty} v{n} = fl_load_factor<{}, {count}, {near}>({address});", factor_type(shape.factor));
+                    line!(p, "const {ty} v{n} = fl_load_factor<{}, {count}, {near}, {aligned}>({address});", factor_type(shape.factor));
                 }
             }
         }
@@ -98,7 +98,8 @@ pub(super) fn store(p: &mut Printer<'_>, effect: &Effect) -> Result<()> {
     Ok(())
 }
 
-/// Loads of factors: `NEAR` when depth runs along the stride of 1. Words go to `ldmatrix` where addresses are multiples of 16 bytes.
+/// Loads of factors: `NEAR` when depth runs along the stride of 1. Words go through `ldmatrix` where addresses and strides are multiples of 16
+/// bytes (`ALIGNED`).
 const LOAD_FACTOR: &str = "FN u32 fl_factor_bits(u8 x) {
     return x;
 }
@@ -113,11 +114,11 @@ FN u32 fl_factor_bits(f32 x) {
     return r;
 }
 
-template <typename E, int N, bool NEAR> FN fl_fragment<u32, N> fl_load_factor(const E *p, u32 stride) {
+template <typename E, int N, bool NEAR, bool ALIGNED> FN fl_fragment<u32, N> fl_load_factor(const E *p, u32 stride) {
     const u32 l = threadIdx.x & 31u, e = 4u / sizeof(E);
     const u32 address = (u32)__cvta_generic_to_shared(p);
     fl_fragment<u32, N> f;
-    if ((NEAR || sizeof(E) == 2) && stride * sizeof(E) % 16u == 0u && address % 16u == 0u) {
+    if ((NEAR || sizeof(E) == 2) && ALIGNED) {
         const u32 half = N == 4 ? l >> 4 : (l >> 3) & 1u, other = N == 4 ? (l >> 3) & 1u : 0u;
         const u32 row = NEAR ? (l & 7u) + 8u * other : (l & 7u) + 8u * half;
         const u32 from = address + (row * stride + (NEAR ? half * 4u * e : other * 8u)) * (u32)sizeof(E);

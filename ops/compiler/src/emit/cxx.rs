@@ -26,6 +26,8 @@ pub(super) trait Maker {
     fn has_cas16(&self) -> bool;
     /// A read-modify-write on floats by an instruction: its statements over `p` and `v`, with the old bits returned.
     fn float_atomic(&self, rmw: Rmw, elem: Elem) -> Option<String>;
+    /// An asynchronous copy, the end of a group of them, or waiting for some.
+    fn copy(&self, p: &mut Printer<'_>, effect: &Effect) -> Result<()>;
     /// Type of a fragment.
     fn fragment(&self, info: &FragmentInfo) -> Result<String>;
     /// Defines a fragment.
@@ -247,6 +249,10 @@ typedef double f64;
 
     fn subgroup_barrier(&self, _: &Printer<'_>) -> Option<&'static str> {
         Some(self.0.subgroup_barrier())
+    }
+
+    fn copy(&self, p: &mut Printer<'_>, effect: &Effect) -> Result<()> {
+        self.0.copy(p, effect)
     }
 
     fn fragment(&self, info: &FragmentInfo) -> Result<String> {

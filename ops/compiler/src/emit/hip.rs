@@ -43,6 +43,10 @@ impl Maker for Hip {
         native_float_add(elem).filter(|_| rmw == Rmw::FAdd)
     }
 
+    fn copy(&self, _: &mut Printer<'_>, effect: &Effect) -> Result<()> {
+        Err(invalid(format!("{effect} in a format without asynchronous copies")))
+    }
+
     fn fragment(&self, info: &FragmentInfo) -> Result<String> {
         let text = format!("matrix units ({:?}) in format hip-c++; list none in the target", info.shape);
         Err(CompileError::unsupported("tt.dot", Default::default(), text))

@@ -357,6 +357,7 @@ impl Printer<'_> {
                 }
             }
             Effect::FragmentStore { .. } => self.dialect.matrix_store(self, effect)?,
+            Effect::Copy { .. } | Effect::CopyGroup | Effect::CopyWait(_) => self.dialect.copy(self, effect)?,
             // No format reports.
             Effect::Assert(..) => {}
         }

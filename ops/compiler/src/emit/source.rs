@@ -104,6 +104,10 @@ pub(super) trait Dialect {
     fn barrier(&self, global: bool) -> Option<&'static str>;
     /// Threads of the subgroup meet.
     fn subgroup_barrier(&self, p: &Printer<'_>) -> Option<&'static str>;
+    /// An asynchronous copy, the end of a group of them, or waiting for some.
+    fn copy(&self, _p: &mut Printer<'_>, effect: &Effect) -> Result<()> {
+        Err(invalid(format!("{effect} in a format without asynchronous copies")))
+    }
     /// Type of a fragment.
     fn fragment(&self, info: &FragmentInfo) -> Result<String> {
         Err(CompileError::unsupported("tt.dot", Default::default(), format!("no matrix unit of shape {:?} in this format; list none in the target", info.shape)))

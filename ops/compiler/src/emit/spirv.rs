@@ -325,7 +325,7 @@ impl Emitter<'_> {
             Inst::Atomic { place, rmw, value, mask, order } => self.atomic(place, *rmw, *value, *mask, *order)?,
             Inst::AtomicCas { place, expected, desired, mask, order } => self.compare_and_swap(place, *expected, *desired, *mask, *order)?,
             Inst::FragmentZero => self.constant(ty, 0)?,
-            Inst::FragmentLoad { array, index, stride, transposed } => self.fragment_load(ty, *array, *index, *stride, *transposed)?,
+            Inst::FragmentLoad { array, index, stride, transposed, .. } => self.fragment_load(ty, *array, *index, *stride, *transposed)?,
             Inst::FragmentMulAdd(a, b, c) => self.fragment_mul_add(ty, [*a, *b, *c].map(|v| self.id(v)))?,
         };
         Ok(vec![one])
@@ -345,6 +345,7 @@ impl Emitter<'_> {
             Effect::Barrier { global } => self.barrier(*global),
             Effect::SubgroupBarrier => self.subgroup_barrier(),
             Effect::FragmentStore { fragment, array, index, stride } => self.fragment_store(*fragment, *array, *index, *stride)?,
+            Effect::Copy { .. } | Effect::CopyGroup | Effect::CopyWait(_) => return unsupported("", format!("kernel '{}': {effect} in a format without asynchronous copies", self.kernel.name)),
             Effect::Assert(..) => {}
         }
         Ok(())

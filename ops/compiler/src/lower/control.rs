@@ -192,6 +192,7 @@ impl Lower<'_> {
             };
             carries.push(self.carry(&ty, layout)?);
         }
+        let pipeline = self.pipeline(region, &inits, [low, high, step], unsigned)?;
         self.assign(&carries, &inits)?;
         let uniform = self.uniform;
         let ty = self.kernel.ty(low);
@@ -207,12 +208,18 @@ impl Lower<'_> {
             }
             self.env.insert(region.args[i + 1], rep);
         }
+        if let Some(p) = &pipeline {
+            self.turn(p, region, index)?;
+        }
         let yielded = self.block(region)?;
         let values = self.reps(&yielded)?;
         self.assign(&carries, &values)?;
         self.loop_depth -= 1;
         let body = self.close();
-        self.push(Stmt::For { index, low, high, step, unsigned, uniform, unroll: 0, body });
+        self.push(Stmt::For { index, low, high, step, unsigned, uniform, unroll: u32::from(pipeline.is_some()), body });
+        if let Some(p) = &pipeline {
+            self.drain(p);
+        }
         self.finish(op, &carries);
         Ok(())
     }
@@ -245,7 +252,8 @@ impl Lower<'_> {
         }
     }
 
-    fn constant_in(&self, region: &Block, v: Value) -> Option<u64> {
+    /// The integer a value is in a region, where it is a constant there.
+    pub fn constant_in(&self, region: &Block, v: Value) -> Option<u64> {
         region.ops.iter().find(|o| o.results.contains(&v)).and_then(|o| match o.kind {
             OpKind::Constant(crate::tile::Literal::Int(n)) => Some(n as u64),
             _ => None,

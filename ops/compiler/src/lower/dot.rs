@@ -61,6 +61,7 @@ impl Lower<'_> {
         let (a, b) = if self.thread_bits == 0 { (self.converted(a, sum), self.converted(b, sum)) } else { (Rc::clone(a), Rc::clone(b)) };
         self.prepare(c, &self.wants(&layout, 0))?;
         let start = self.converted(c, sum);
+        let held = self.held.len();
         let left = self.spill_held(&a)?;
         let right = self.spill_held(&b)?;
         let slots = (layout.regs() > 1 && self.rolled(&layout)).then(|| self.slot(Ty::Elem(sum), layout.regs()));
@@ -109,7 +110,7 @@ impl Lower<'_> {
                 Ok::<(), crate::CompileError>(())
             })?;
         }
-        self.held.clear();
+        self.held.truncate(held);
         let item = Item::Elem(sum);
         let node = match &slots {
             Some(s) => self.stored(&shape, item, layout, super::node::Storage::Array(Rc::clone(s))),
@@ -121,7 +122,8 @@ impl Lower<'_> {
         Ok(self.converted(&node, result))
     }
 
-    fn converted(&mut self, n: &Rc<Node>, to: Elem) -> Rc<Node> {
+    /// A tile of another number type.
+    pub fn converted(&mut self, n: &Rc<Node>, to: Elem) -> Rc<Node> {
         let Some(from) = n.item.elem().filter(|e| *e != to) else { return Rc::clone(n) };
         self.map(&n.shape.clone(), Item::Elem(to), Prim::Cast(conversion(from, to)), vec![Rc::clone(n)])
     }

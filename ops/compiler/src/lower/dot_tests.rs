@@ -63,21 +63,26 @@ fn check(program: &tile::Program, args: &[Arg]) {
         unit(16, 16, 32, Elem::I8, Elem::I32),
     ];
     let narrow = vec![unit(16, 8, 16, Elem::F16, Elem::F32)];
-    for (threads, subgroup, matrix) in [
-        (64, 32, narrow),
-        (1, 0, vec![]),
-        (32, 0, vec![]),
-        (128, 32, vec![]),
-        (32, 32, units.clone()),
-        (128, 32, units.clone()),
-        (256, 64, units),
+    for (threads, subgroup, matrix, stages) in [
+        (64, 32, narrow, 1),
+        (1, 0, vec![], 1),
+        (32, 0, vec![], 1),
+        (128, 32, vec![], 1),
+        (32, 32, units.clone(), 1),
+        (128, 32, units.clone(), 3),
+        (256, 64, units, 1),
     ] {
-        // One of them where a fused product and sum is not one instruction.
-        let format = if subgroup == 0 && threads > 1 { KernelFormat::SPIRV_VULKAN } else { KernelFormat(0) };
-        let target = Target { format, arch: String::new(), caps: 0, max_block_threads: 1024, shared_bytes: 96 << 10, subgroup, matrix };
-        let kernel = crate::lower::lower(program, "k", &target, &Options { threads, stages: 1 }).unwrap_or_else(|e| panic!("{threads} threads: {e}"));
+        // One of them where a fused product and sum is not one instruction, one where copies are made aside.
+        let format = match (subgroup == 0 && threads > 1, stages > 1) {
+            (true, _) => KernelFormat::SPIRV_VULKAN,
+            (_, true) => KernelFormat::CUDA_CPP,
+            _ => KernelFormat(0),
+        };
+        let arch = if stages > 1 { "sm_80".to_owned() } else { String::new() };
+        let target = Target { format, arch, caps: 0, max_block_threads: 1024, shared_bytes: 96 << 10, subgroup, matrix };
+        let kernel = crate::lower::lower(program, "k", &target, &Options { threads, stages }).unwrap_or_else(|e| panic!("{threads} threads: {e}"));
         thread::verify::verify(&kernel).unwrap_or_else(|e| panic!("{threads} threads: {e}\n{kernel}"));
-        assert!(format == KernelFormat(0) || !kernel.to_string().contains(" fma "), "{kernel}");
+        assert!(format != KernelFormat::SPIRV_VULKAN || !kernel.to_string().contains(" fma "), "{kernel}");
         let mut got = args.to_vec();
         thread::interpret::run(&kernel, [1, 1, 1], &mut got).unwrap_or_else(|e| panic!("{threads} threads: {e}\n{kernel}"));
         for (i, (got, want)) in got.iter().zip(&want).enumerate() {
@@ -170,6 +175,55 @@ fn sums_carried_by_loops() {
             assert!(inside.contains("fragment_mul_add") && !inside.contains("fragment_store") && after.contains("fragment_store"), "{text}");
         }
         check(&p, &[numbers(factor, 3 * 512, 1), numbers(factor, 3 * 1024, 2), numbers("f32", 2048, 3), numbers("f32", 2048, 4)]);
+    }
+}
+
+/// x·zᵀ or x·z of a loop over a depth that its last round may end within: 32 rows of x, 64 columns of z, `turned` as columns in memory.
+fn rounds(turned: bool) -> tile::Program {
+    crate::build::kernel("k", |k| {
+        let (a, b, out) = (k.aligned_pointer(Elem::F16, 16), k.aligned_pointer(Elem::F16, 16), k.aligned_pointer(Elem::F32, 16));
+        let depth = k.multiple(Elem::I32, 8);
+        let (row, column) = (k.arange(32).expand(1), k.arange(64).expand(0));
+        let [sum] = k.fold(k.int(Elem::I32, 0), depth, k.int(Elem::I32, 16), [k.zeros(&[32, 64], Elem::F32)], |at, [sum]| {
+            let (along, down) = ((at + k.arange(16)).expand(0), (at + k.arange(16)).expand(1));
+            let x = (a + row * depth + along).load_masked(along.lt(depth), 0i64);
+            let place = if turned { column * depth + down } else { down * 64i64 + column };
+            let z = (b + place).load_masked(down.lt(depth), 0i64);
+            [x.dot(z, sum)]
+        });
+        (out + row * 64i64 + column).store(sum);
+    })
+}
+
+#[test]
+fn factors_of_later_rounds_are_copied_aside() {
+    for (turned, stages, depth) in [false, true].into_iter().flat_map(|t| [2, 3, 4].into_iter().flat_map(move |s| [0, 8, 16, 40, 200].map(|d| (t, s, d)))) {
+        let program = rounds(turned);
+        let matrix = vec![unit(16, 8, 16, Elem::F16, Elem::F32)];
+        let target = Target { format: KernelFormat::CUDA_CPP, arch: "sm_80".into(), caps: 0, max_block_threads: 1024, shared_bytes: 48 << 10, subgroup: 32, matrix };
+        let kernel = crate::lower::lower(&program, "k", &target, &Options { threads: 128, stages }).unwrap();
+        thread::verify::verify(&kernel).unwrap_or_else(|e| panic!("{e}\n{kernel}"));
+        let text = kernel.to_string();
+        assert!(text.contains("copy s0[") && text.contains("copy s1[") && text.contains(&format!("copy_wait {}", stages - 2)), "{text}");
+        // Both factors come through copies, the right one lying as it does in memory; a round meets once.
+        let round = &text[text.find("  for ").unwrap()..text.rfind("  }").unwrap()];
+        assert!(!round.contains(" = load") && round.matches("barrier").count() == 1 && round.contains("transposed") == turned, "{text}");
+        let args = [numbers("f16", 32 * depth.max(1), 1), numbers("f16", 64 * depth.max(1), 2), numbers("f32", 2048, 3), Arg::Scalar(depth.into())];
+        let (mut got, mut want) = (args.to_vec(), args.to_vec());
+        tile::interpret::run(&program, "k", [1, 1, 1], &mut want).unwrap();
+        thread::interpret::run(&kernel, [1, 1, 1], &mut got).unwrap_or_else(|e| panic!("{stages} stages, depth {depth}: {e}\n{kernel}"));
+        assert!(got == want, "turned {turned}, {stages} stages, depth {depth}");
+    }
+}
+
+/// Where shared memory does not take two rounds, or there are no copies aside, the loop loads as before.
+#[test]
+fn without_room_nothing_is_copied_aside() {
+    for (shared_bytes, arch) in [(8 << 10, "sm_80"), (48 << 10, "sm_75")] {
+        let matrix = vec![unit(16, 8, 16, Elem::F16, Elem::F32)];
+        let target = Target { format: KernelFormat::CUDA_CPP, arch: arch.into(), caps: 0, max_block_threads: 1024, shared_bytes, subgroup: 32, matrix };
+        let text = crate::lower::lower(&rounds(false), "k", &target, &Options { threads: 128, stages: 4 }).unwrap().to_string();
+        assert!(!text.contains("copy") && text.contains("fragment_mul_add"), "{text}");
     }
 }
 

@@ -40,6 +40,19 @@ pub(super) struct Fragments {
     pub values: Vec<Val>,
 }
 
+/// A factor in shared memory.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) struct Factor {
+    /// The array.
+    pub array: Shared,
+    /// i32 index of the first element; 0 without.
+    pub base: Option<Val>,
+    /// Elements between lines.
+    pub stride: u32,
+    /// Lines are columns.
+    pub turned: bool,
+}
+
 impl Lower<'_> {
     /// The plan for an m×n product of a depth, if a matrix unit fits.
     pub fn unit_plan(&self, shape: &[u32], depth: u32, factors: [Elem; 2], sum: Elem, precision: DotPrecision) -> Option<Plan> {
@@ -62,10 +75,15 @@ impl Lower<'_> {
         })?;
         let each = [tiles[0] >> across[0], tiles[1] >> across[1]];
         let layout = self.unit_layout(&shape, each, across);
-        let bytes = (m * stride(depth, factors[0]) + depth * stride(n, factors[0])) * factors[0].bytes();
-        let patches = self.kernel.threads / width * shape.m * shape.n * sum.bytes();
-        let room = bytes + patches + 64 <= self.target.shared_bytes;
+        let room = self.unit_room(&shape, [m, n], depth) <= self.target.shared_bytes;
         (room && layout.regs() <= MOST_REGISTERS).then_some(Plan { shape, each, across, layout })
+    }
+
+    /// Bytes of shared memory that a product takes.
+    pub fn unit_room(&self, shape: &MatrixShape, [m, n]: [u32; 2], depth: u32) -> u32 {
+        let factors = (m * stride(depth, shape.factor) + depth * stride(n, shape.factor)) * shape.factor.bytes();
+        let patches = self.kernel.threads / self.kernel.subgroup.max(1) * shape.m * shape.n * shape.sum.bytes();
+        factors + patches + 64
     }
 
     /// Registers so that a subgroup holds what its fragments hold: within a fragment a few neighbours of a row in a thread, the rest over the
@@ -150,33 +168,52 @@ impl Lower<'_> {
 
     /// a·b + c on a matrix unit.
     pub fn dot_in_unit(&mut self, plan: Plan, a: &Rc<Node>, b: &Rc<Node>, c: &Rc<Node>) -> Result<Rc<Node>> {
-        let mut sums = self.sum_fragments(&plan, c)?;
+        // The sum leaves other fragments, if it must, before the factors take their place.
+        let sums = self.sum_fragments(&plan, c)?;
+        let factors = self.factors([Some(a), Some(b)], [None, None], plan.shape.factor)?;
+        self.multiply_in_unit(plan, factors, a.shape[1], sums, &c.shape.clone())
+    }
+
+    /// Sums and products of factors in shared memory.
+    pub fn multiply_in_unit(&mut self, plan: Plan, factors: [Factor; 2], depth: u32, mut sums: Vec<Val>, extents: &[u32]) -> Result<Rc<Node>> {
         let shape = plan.shape;
-        let (left, right) = self.factors(a, b, shape.factor)?;
-        let [first_row, first_column] = self.block_start(&plan);
-        let depth = a.shape[1];
+        let starts = self.block_start(&plan);
         let tys = [Role::A, Role::B, Role::Sum].map(|r| self.fragment_ty(shape, r));
-        let steps = [plan.each[0], plan.each[1]];
-        for k in (0..depth).step_by(shape.k as usize) {
-            let load = |l: &mut Self, ty: Ty, (array, stride): (Shared, u32), row: Option<u32>, column: Option<u32>| {
-                let (start, by, offset) = match (row, column) {
-                    (Some(r), _) => (first_row, stride, r * stride + k),
-                    (_, c) => (first_column, 1, k * stride + c.unwrap_or(0)),
-                };
-                let by = l.i32(i64::from(by));
-                let scaled = l.int(crate::tile::Binary::MulI, Elem::I32, start, by);
-                let offset = l.i32(i64::from(offset));
-                let index = l.add(scaled, offset);
-                l.inst(ty, Inst::FragmentLoad { array, index, stride, transposed: false })
+        let side = [shape.m, shape.n];
+        // Of factor i, the fragments at a depth.
+        let load = |l: &mut Self, i: usize, k: u32| -> Vec<Val> {
+            let f = factors[i];
+            // Lines of the left factor run along the depth, those of the right one across it.
+            let near = (i == 0) != f.turned;
+            let vector = 16 / shape.factor.bytes();
+            let aligned = f.stride.is_multiple_of(vector) && (if near { shape.k } else { side[i] }).is_multiple_of(vector);
+            let by = l.i32(if near { i64::from(f.stride) } else { 1 });
+            let first = l.int(crate::tile::Binary::MulI, Elem::I32, starts[i], by);
+            let first = match f.base {
+                Some(base) => l.add(base, first),
+                None => first,
             };
-            let rows: Vec<Val> = (0..steps[0]).map(|i| load(self, tys[0], left, Some(i * shape.m), None)).collect();
-            let columns: Vec<Val> = (0..steps[1]).map(|j| load(self, tys[1], right, None, Some(j * shape.n))).collect();
+            (0..plan.each[i])
+                .map(|n| {
+                    let offset = if near { n * side[i] * f.stride + k } else { k * f.stride + n * side[i] };
+                    let offset = l.i32(i64::from(offset));
+                    let index = l.add(first, offset);
+                    l.inst(tys[i], Inst::FragmentLoad { array: f.array, index, stride: f.stride, transposed: f.turned, aligned })
+                })
+                .collect()
+        };
+        let mut next = [load(self, 0, 0), load(self, 1, 0)];
+        for k in (0..depth).step_by(shape.k as usize) {
+            let now = next;
+            let later = k + shape.k;
+            next = if later < depth { [load(self, 0, later), load(self, 1, later)] } else { [Vec::new(), Vec::new()] };
             for (n, sum) in sums.iter_mut().enumerate() {
-                let (i, j) = (n / columns.len(), n % columns.len());
-                *sum = self.inst(tys[2], Inst::FragmentMulAdd(rows[i], columns[j], *sum));
+                let (i, j) = (n / now[1].len(), n % now[1].len());
+                *sum = self.inst(tys[2], Inst::FragmentMulAdd(now[0][i], now[1][j], *sum));
             }
+            self.start_later();
         }
-        Ok(self.in_fragments(&c.shape.clone(), Fragments { plan, values: sums }))
+        Ok(self.in_fragments(extents, Fragments { plan, values: sums }))
     }
 
     /// Row and column of the first element of a subgroup's block.
@@ -191,19 +228,32 @@ impl Lower<'_> {
         [self.compose(&rows), self.compose(&columns)]
     }
 
-    /// Both factors in shared memory, rows apart by a few elements more than they have.
-    fn factors(&mut self, a: &Rc<Node>, b: &Rc<Node>, elem: Elem) -> Result<((Shared, u32), (Shared, u32))> {
-        let (va, vb) = (self.settle(a)?, self.settle(b)?);
-        let strides = [stride(a.shape[1], elem), stride(b.shape[1], elem)];
+    /// Both factors in shared memory: those that are not staged are put there, rows apart by a few elements more than they have.
+    pub fn factors(&mut self, tiles: [Option<&Rc<Node>>; 2], staged: [Option<Factor>; 2], elem: Elem) -> Result<[Factor; 2]> {
         let held = self.held.len();
-        let left = self.typed(elem, a.shape[0] * strides[0])?;
-        self.held.push(left.0.0);
-        let right = self.typed(elem, b.shape[0] * strides[1])?;
+        let (mut out, mut used, mut versions) = (Vec::new(), false, Vec::new());
+        for node in tiles.iter().flatten() {
+            versions.push((*node, self.settle(node)?));
+        }
+        for (tile, factor) in tiles.iter().zip(staged) {
+            out.push(match (tile, factor) {
+                (Some(node), _) => {
+                    let stride = stride(node.shape[1], elem);
+                    let (array, before) = self.typed(elem, node.shape[0] * stride)?;
+                    self.held.push(array.0);
+                    used |= before;
+                    Factor { array, base: None, stride, turned: false }
+                }
+                (None, Some(factor)) => factor,
+                (None, None) => return Err(self.internal("a product without a factor".into())),
+            });
+        }
         self.held.truncate(held);
-        if left.1 || right.1 {
+        if used {
             self.barrier(false);
         }
-        for (node, version, array, stride) in [(a, va, left.0, strides[0]), (b, vb, right.0, strides[1])] {
+        let places = tiles.iter().zip(&out).filter(|(t, _)| t.is_some()).map(|(_, f)| *f);
+        for ((node, version), Factor { array, stride, .. }) in versions.iter().zip(places.collect::<Vec<_>>()) {
             let columns = log2(node.shape[1]) as usize;
             let group = version.layout.vector_bits(0, columns).min(log2(16 / elem.bytes()) as usize);
             self.each(&node.shape, &version.layout, group, &mut |l, regs| {
@@ -211,7 +261,7 @@ impl Lower<'_> {
                 for n in 0..1u32 << group {
                     let mut regs = regs.to_vec();
                     regs[..group].copy_from_slice(&const_bits(n, group));
-                    values.push(l.eval_version(node, &version, &regs)?);
+                    values.push(l.eval_version(node, version, &regs)?);
                 }
                 let pos = version.layout.pos(regs);
                 let (row, column) = (l.compose(&pos[columns..]), l.compose(&pos[..columns]));
@@ -222,12 +272,17 @@ impl Lower<'_> {
                 Ok(())
             })?;
         }
-        self.barrier(false);
-        Ok(((left.0, strides[0]), (right.0, strides[1])))
+        if !versions.is_empty() {
+            self.barrier(false);
+        }
+        match out.as_slice() {
+            [a, b] => Ok([*a, *b]),
+            _ => Err(self.internal("a product has two factors".into())),
+        }
     }
 
     /// A shared array of an element type; whether others may still be reading it.
-    fn typed(&mut self, elem: Elem, len: u32) -> Result<(Shared, bool)> {
+    pub fn typed(&mut self, elem: Elem, len: u32) -> Result<(Shared, bool)> {
         let found = (0..self.kernel.shared.len()).find(|i| self.kernel.shared[*i].elem == elem && !self.held.contains(&(*i as u32)));
         let index = found.unwrap_or_else(|| {
             self.kernel.shared.push(SharedInfo { elem, len });
@@ -301,7 +356,7 @@ impl Lower<'_> {
                 self.effect(Effect::Store { place: Place::Shared { array, index }, values, mask: None });
             }
             self.subgroup_barrier();
-            out.push(self.inst(ty, Inst::FragmentLoad { array, index: start, stride: plan.shape.n, transposed: false }));
+            out.push(self.inst(ty, Inst::FragmentLoad { array, index: start, stride: plan.shape.n, transposed: false, aligned: false }));
             self.subgroup_barrier();
         }
         Ok(out)
@@ -330,6 +385,6 @@ impl Lower<'_> {
 }
 
 /// Elements between rows in shared memory: 16 bytes more than a row, so that rows begin in different banks.
-fn stride(columns: u32, elem: Elem) -> u32 {
+pub(super) fn stride(columns: u32, elem: Elem) -> u32 {
     columns + 16 / elem.bytes()
 }

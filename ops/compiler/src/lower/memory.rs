@@ -146,7 +146,7 @@ impl Lower<'_> {
     }
 
     /// log2 of the elements that may be read at once, the alignment in bytes of their first, the axis they lie along.
-    fn vector(&self, pointer: &Rc<Node>, layout: &Layout) -> (usize, u32, usize) {
+    pub fn vector(&self, pointer: &Rc<Node>, layout: &Layout) -> (usize, u32, usize) {
         let Item::Ptr(e) = pointer.item else { return (0, 1, 0) };
         let mut best = (0, e.bytes(), pointer.shape.len() - 1);
         for (a, f) in pointer.facts.iter().enumerate() {
@@ -162,7 +162,7 @@ impl Lower<'_> {
     }
 
     /// log2 of the neighbouring registers for which a mask is surely equal.
-    fn mask_runs(&self, mask: &Rc<Node>, layout: &Layout) -> usize {
+    pub fn mask_runs(&self, mask: &Rc<Node>, layout: &Layout) -> usize {
         let mut best = 0;
         for (a, f) in mask.facts.iter().enumerate() {
             let (low, high) = axis_bits(&mask.shape, a);

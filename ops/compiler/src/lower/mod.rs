@@ -25,6 +25,7 @@ mod matrix;
 mod memory;
 mod node;
 mod ops;
+mod pipeline;
 mod place;
 mod pointers;
 mod prim;
@@ -42,7 +43,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 
 use crate::error::{Loc, Result};
-use crate::thread::{Kernel, Param, Ty, Val, Var};
+use crate::thread::{Kernel, Param, Stmt, Ty, Val, Var};
 use crate::tile::{self, Function, Item, Type, Value};
 use crate::{CompileError, Options, Target};
 
@@ -99,6 +100,12 @@ struct Lower<'a> {
     held: Vec<u32>,
     /// Tiles in fragments of a matrix unit, by number of their node.
     fragments: HashMap<u32, matrix::Fragments>,
+    /// Rounds of loops that are under way at once where copies can be; 1: one after the other.
+    stages: u32,
+    /// Loads whose tiles lie in shared memory.
+    staged: HashMap<Value, matrix::Factor>,
+    /// Copies that start once a matrix unit is at work.
+    later: Vec<Stmt>,
     /// Masks (numbers of nodes) known to be true where code is being made.
     assumed: HashSet<u32>,
     /// The operation being lowered.
@@ -148,6 +155,9 @@ pub fn lower(program: &tile::Program, entry: &str, target: &Target, options: &Op
         loop_depth: 0,
         held: Vec::new(),
         fragments: HashMap::new(),
+        stages: if target.copies_aside() { options.stages } else { 1 },
+        staged: HashMap::new(),
+        later: Vec::new(),
         assumed: HashSet::new(),
         at: ("tt.func".into(), Loc::default()),
     };

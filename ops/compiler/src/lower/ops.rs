@@ -54,7 +54,8 @@ impl Lower<'_> {
         Ok(())
     }
 
-    fn op(&mut self, op: &Op) -> Result<()> {
+    /// Lowers an operation.
+    pub fn op(&mut self, op: &Op) -> Result<()> {
         let Some(result) = op.results.first().copied() else { return self.effects(op) };
         let ty = self.function.ty(result).clone();
         let args = &op.operands;
@@ -124,6 +125,7 @@ impl Lower<'_> {
                 };
                 self.elementwise(prim, &ty, args)?
             }
+            OpKind::Load { .. } if self.staged.contains_key(&result) => return Ok(()),
             OpKind::Load { mask, other, volatile, .. } => {
                 let mask = if *mask { Some(args[1]) } else { None };
                 let other = if *other { Some(args[2]) } else { None };
@@ -161,6 +163,9 @@ impl Lower<'_> {
                 return Ok(());
             }
             OpKind::Dot { precision } => {
+                if let Some(product) = self.staged_dot(op)? {
+                    return self.define(result, Rep::Tile(product));
+                }
                 let (a, b, c) = (self.tile(args[0])?, self.tile(args[1])?, self.tile(args[2])?);
                 Rep::Tile(self.dot(&a, &b, &c, *precision)?)
             }

@@ -266,6 +266,8 @@ pub enum Inst {
         stride: u32,
         /// Column-major.
         transposed: bool,
+        /// Index and stride are multiples of 16 bytes.
+        aligned: bool,
     },
     /// a·b + c.
     FragmentMulAdd(Val, Val, Val),
@@ -305,6 +307,24 @@ pub enum Effect {
         /// Elements between rows.
         stride: u32,
     },
+    /// Starts copying consecutive elements (4, 8 or 16 bytes, both ends multiples of as many) from global to shared memory, where they arrive at
+    /// any time until the thread waits for them. Only for targets that [copy so](crate::Target::copies_aside).
+    Copy {
+        /// The array.
+        array: Shared,
+        /// i32 index, a multiple of the number of elements.
+        index: Val,
+        /// The address.
+        pointer: Val,
+        /// Number of elements.
+        count: u32,
+        /// Zeros arrive if false.
+        mask: Option<Val>,
+    },
+    /// Ends a group of the thread's copies.
+    CopyGroup,
+    /// Waits until at most so many of the thread's groups, the latest, are on their way. Others see what came after a barrier.
+    CopyWait(u32),
     /// Ends the kernel's blame on a false condition: formats without a way to report do nothing.
     Assert(Val, String),
 }

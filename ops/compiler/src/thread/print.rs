@@ -128,8 +128,9 @@ pub(crate) fn inst(inst: &Inst, ty: Ty) -> String {
             format!("atomic_cas {} {place}, {expected}, {desired}{}", name(order), masked(mask))
         }
         Inst::FragmentZero => "fragment_zero".into(),
-        Inst::FragmentLoad { array, index, stride, transposed } => {
-            format!("fragment_load {array}[{index}] stride {stride}{}", if *transposed { " transposed" } else { "" })
+        Inst::FragmentLoad { array, index, stride, transposed, aligned } => {
+            let marks = [(*transposed, " transposed"), (*aligned, " aligned")].map(|(on, text)| if on { text } else { "" });
+            format!("fragment_load {array}[{index}] stride {stride}{}", marks.concat())
         }
         Inst::FragmentMulAdd(a, b, c) => format!("fragment_mul_add {a}, {b}, {c}"),
     }
@@ -145,6 +146,9 @@ impl Display for Effect {
             Effect::Barrier { global } => f.write_str(if *global { "barrier global" } else { "barrier" }),
             Effect::SubgroupBarrier => f.write_str("subgroup_barrier"),
             Effect::FragmentStore { fragment, array, index, stride } => write!(f, "fragment_store {array}[{index}] stride {stride}, {fragment}"),
+            Effect::Copy { array, index, pointer, count, mask } => write!(f, "copy {array}[{index}], [{pointer}] x {count}{}", masked(mask)),
+            Effect::CopyGroup => f.write_str("copy_group"),
+            Effect::CopyWait(groups) => write!(f, "copy_wait {groups}"),
             Effect::Assert(c, message) => write!(f, "assert {c}, {message:?}"),
         }
     }

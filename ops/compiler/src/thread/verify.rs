@@ -323,6 +323,16 @@ impl Check<'_> {
                 let shape = self.fragment(*fragment, Role::Sum)?;
                 Self::same(Ty::Elem(self.array(*array)?), Ty::Elem(shape.sum))
             }
+            Effect::Copy { array, index, pointer, count, mask } => {
+                self.mask(mask)?;
+                self.is(*index, I32)?;
+                let e = self.array(*array)?;
+                if !matches!(e.bytes() * count, 4 | 8 | 16) {
+                    return Err(format!("{count} elements of {e} are copied; 4, 8 or 16 bytes are"));
+                }
+                self.is(*pointer, Ty::Ptr(e))
+            }
+            Effect::CopyGroup | Effect::CopyWait(_) => together(),
             Effect::Assert(c, _) => self.is(*c, I1),
         }
     }

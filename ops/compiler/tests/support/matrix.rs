@@ -53,9 +53,10 @@ pub fn product(shape: MatrixShape, turned: [bool; 2], padding: u32) -> Case {
     copy(b, tb, sb);
     copy(c, tc, sc);
     build.effect(Effect::Barrier { global: false });
-    let fa = build.inst(kinds[0], Inst::FragmentLoad { array: ta, index: first, stride: stride(sa), transposed: turned[0] });
-    let fb = build.inst(kinds[1], Inst::FragmentLoad { array: tb, index: first, stride: stride(sb), transposed: turned[1] });
-    let fc = build.inst(kinds[2], Inst::FragmentLoad { array: tc, index: first, stride: stride(sc), transposed: false });
+    let aligned = |stride: u32, elem: Elem| [stride, padding].iter().all(|n| (n * elem.bytes()).is_multiple_of(16));
+    let fa = build.inst(kinds[0], Inst::FragmentLoad { array: ta, index: first, stride: stride(sa), transposed: turned[0], aligned: aligned(stride(sa), factor) });
+    let fb = build.inst(kinds[1], Inst::FragmentLoad { array: tb, index: first, stride: stride(sb), transposed: turned[1], aligned: aligned(stride(sb), factor) });
+    let fc = build.inst(kinds[2], Inst::FragmentLoad { array: tc, index: first, stride: stride(sc), transposed: false, aligned: aligned(stride(sc), sum) });
     let zero = build.inst(kinds[2], Inst::FragmentZero);
     build.set(var, 0, fc);
     build.set(var, 1, zero);

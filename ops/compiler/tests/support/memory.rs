@@ -163,6 +163,41 @@ pub fn exchange(threads: u32, elem: Elem, len: u32) -> Case {
     Case { name: format!("exchange {elem} {len}"), kernel, grid: [64 / threads, 1, 1], args, checks: vec![None, Some(Check::exact(elem))] }
 }
 
+/// Threads hand vectors to their mirror images, two groups of copies to shared memory under way at once, every third vector of the second masked
+/// off. Only for targets that copy aside.
+#[allow(dead_code)] // not every test that shares this file has such a target
+pub fn copies(threads: u32, elem: Elem, width: u32) -> Case {
+    let mut kernel = Kernel::new("copies", threads, 0);
+    let (input, out) = (kernel.param(Ty::Ptr(elem)), kernel.param(Ty::Ptr(elem)));
+    let arrays = [0, 1].map(|_| kernel.shared_array(elem, threads * width));
+    let mut b = Build::new(&mut kernel);
+    let t = b.inst(I32, Inst::ThreadId);
+    let index = b.binary_int(Binary::MulI, t, i64::from(width));
+    let (three, one, last) = (b.i32(3), b.i32(1), b.i32(threads as i32 - 1));
+    let rest = b.binary(Binary::RemU, t, three);
+    let some = b.cmp_i(CmpI::Ne, rest, one);
+    for (array, mask) in arrays.into_iter().zip([None, Some(some)]) {
+        let pointer = b.ptr_add(input, index);
+        b.effect(Effect::Copy { array, index, pointer, count: width, mask });
+        b.effect(Effect::CopyGroup);
+    }
+    let mirror = b.binary(Binary::SubI, last, t);
+    let from = b.binary_int(Binary::MulI, mirror, i64::from(width));
+    for (n, array) in (0..).zip(arrays) {
+        b.effect(Effect::CopyWait(1 - n));
+        b.effect(Effect::Barrier { global: false });
+        let values = b.load(Place::Shared { array, index: from }, width as usize);
+        let to = b.binary_int(Binary::AddI, index, i64::from(n * threads * width));
+        let pointer = b.ptr_add(out, to);
+        b.store(Place::Global { pointer, align: elem.bytes() }, &values);
+    }
+    kernel.body = b.finish();
+    let count = (threads * width) as usize;
+    let values = samples(elem, count, 9).into_iter().map(|v| if elem == Elem::I1 { v & 1 } else { v });
+    let args = vec![buffer(elem, values), zeros(elem, 2 * count)];
+    Case { name: format!("copies {elem} x {width}"), kernel, grid: [1, 1, 1], args, checks: vec![None, Some(Check::exact(elem))] }
+}
+
 /// Every kind of shuffle; lanes beyond the subgroup's ends are left out.
 pub fn shuffles(threads: u32, subgroup: u32, elem: Elem) -> Case {
     let mut kernel = Kernel::new("shuffles", threads, subgroup);

@@ -27,8 +27,8 @@ fn product(shape: MatrixShape) -> Kernel {
     let (low, high, step) = (b.i32(0), b.i32(4), b.i32(1));
     b.count(low, high, step, 0, |b, i| {
         let (at_a, at_b) = (b.binary_int(flagos_compiler::tile::Binary::MulI, i, i64::from(shape.m * shape.k)), b.binary_int(flagos_compiler::tile::Binary::MulI, i, i64::from(shape.k * shape.n)));
-        let left = b.inst(Ty::Fragment(0), Inst::FragmentLoad { array: a, index: at_a, stride: shape.k, transposed: false });
-        let right = b.inst(Ty::Fragment(1), Inst::FragmentLoad { array: b_, index: at_b, stride: shape.k, transposed: true });
+        let left = b.inst(Ty::Fragment(0), Inst::FragmentLoad { array: a, index: at_a, stride: shape.k, transposed: false, aligned: false });
+        let right = b.inst(Ty::Fragment(1), Inst::FragmentLoad { array: b_, index: at_b, stride: shape.k, transposed: true, aligned: false });
         let old = b.get(sum, 0);
         let new = b.inst(Ty::Fragment(2), Inst::FragmentMulAdd(left, right, old));
         b.set(sum, 0, new);

@@ -54,8 +54,12 @@ impl Machine<'_> {
         let (rows, columns, _) = self.kind(result, what)?;
         for s in 0..self.subgroups(what)? {
             let elements = match inst {
-                Inst::FragmentLoad { array, index, stride, transposed } => {
+                Inst::FragmentLoad { array, index, stride, transposed, aligned } => {
                     let start = i64::from(self.agreed(*index, s, what)? as i32);
+                    let vector = 16 / i64::from(self.kernel.shared[array.0 as usize].elem.bytes());
+                    if *aligned && (start % vector != 0 || i64::from(*stride) % vector != 0) {
+                        return Err(self.fault(&what(), s * self.kernel.subgroup as usize, format!("index {start} is called a multiple of 16 bytes")));
+                    }
                     let mut elements = Vec::with_capacity(rows * columns);
                     for (r, c) in (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))) {
                         let (major, minor) = if *transposed { (c, r) } else { (r, c) };

@@ -13,7 +13,7 @@ mod tests;
 
 use crate::error::Result;
 use crate::run::Arg;
-use crate::thread::{Effect, Inst, Kernel, Place, Shuffle, Stmt, Ty, Val, print};
+use crate::thread::{Effect, Inst, Kernel, Place, Shared, Shuffle, Stmt, Ty, Val, print};
 use crate::{CompileError, Elem};
 use memory::{SharedMemory, Touch, Who};
 
@@ -50,6 +50,7 @@ pub fn run(kernel: &Kernel, grid: [u32; 3], args: &mut [Arg]) -> Result<()> {
             shared: SharedMemory::new(kernel),
             fragments: Vec::new(),
             subgroup_steps: vec![0; threads],
+            copies: vec![vec![Vec::new()]; threads],
         };
         machine.list(&kernel.body, &full)?;
     }
@@ -75,7 +76,12 @@ struct Machine<'a> {
     fragments: Vec<Vec<u64>>,
     /// Subgroup barriers passed, by thread.
     subgroup_steps: Vec<u32>,
+    /// Copies on their way, by thread and group, the last group open.
+    copies: Vec<Vec<Vec<Arrival>>>,
 }
+
+/// An element that a copy brings: shared array, index, bits.
+type Arrival = (u32, i64, u64);
 
 /// The element a type is held as; pointers are 64-bit addresses.
 fn elem(ty: Ty) -> Elem {
@@ -373,6 +379,15 @@ impl Machine<'_> {
                 self.together(&what, active)?;
                 return self.store_fragment(effect, &what);
             }
+            Effect::CopyGroup => {
+                self.together(&what, active)?;
+                self.copies.iter_mut().for_each(|groups| groups.push(Vec::new()));
+                return Ok(());
+            }
+            Effect::CopyWait(most) => {
+                self.together(&what, active)?;
+                return (0..self.threads).try_for_each(|t| self.arrive(t, *most as usize).map_err(|m| self.fault(&what(), t, m)));
+            }
             _ => {}
         }
         for t in (0..self.threads).filter(|t| active[*t]) {
@@ -391,11 +406,37 @@ impl Machine<'_> {
                         self.write(place, i, values.len(), t, bits).map_err(|m| self.fault(&what(), t, m))?;
                     }
                 }
+                Effect::Copy { array, index, pointer, count, mask } => {
+                    let there = self.holds(*mask, t);
+                    self.copy(t, *array, *index, *pointer, *count as usize, there).map_err(|m| self.fault(&what(), t, m))?;
+                }
                 Effect::Assert(c, message) if !self.holds(Some(*c), t) => return Err(self.fault(&what(), t, message.clone())),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Starts a copy: until it arrives what lies there is poison.
+    fn copy(&mut self, t: usize, array: Shared, index: Val, pointer: Val, count: usize, there: bool) -> Result<(), String> {
+        let e = self.kernel.shared[array.0 as usize].elem;
+        let place = Place::Global { pointer, align: count as u32 * e.bytes() };
+        for i in 0..count {
+            let bits = if there { self.access(&place, i, count, t, None)? } else { 0 };
+            let at = self.shared_index(index, i, count, t)?;
+            self.shared.touch(self.who(t), array.0, at, Touch::Write(scalar::mask(e)))?;
+            if let Some(group) = self.copies[t].last_mut() {
+                group.push((array.0, at, bits));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a thread's copies arrive but for the latest groups.
+    fn arrive(&mut self, t: usize, most: usize) -> Result<(), String> {
+        let ended = self.copies[t].len().saturating_sub(1 + most);
+        let arrivals: Vec<Arrival> = self.copies[t].drain(..ended).flatten().collect();
+        arrivals.into_iter().try_for_each(|(array, at, bits)| self.shared.touch(self.who(t), array, at, Touch::Write(bits)).map(|_| ()))
     }
 
     fn write(&mut self, place: &Place, i: usize, count: usize, t: usize, bits: u64) -> Result<(), String> {

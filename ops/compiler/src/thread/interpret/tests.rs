@@ -237,9 +237,9 @@ fn fragments_multiply_matrices() {
     let zero = b.i32(0);
     let sum = b.inst(Ty::Fragment(2), Inst::FragmentZero);
     // Rows of eight: A is the first half of the columns, B the rows' second half transposed.
-    let left = b.inst(Ty::Fragment(0), Inst::FragmentLoad { array: a, index: zero, stride: 8, transposed: false });
+    let left = b.inst(Ty::Fragment(0), Inst::FragmentLoad { array: a, index: zero, stride: 8, transposed: false, aligned: false });
     let four = b.i32(4);
-    let right = b.inst(Ty::Fragment(1), Inst::FragmentLoad { array: a, index: four, stride: 8, transposed: true });
+    let right = b.inst(Ty::Fragment(1), Inst::FragmentLoad { array: a, index: four, stride: 8, transposed: true, aligned: false });
     let once = b.inst(Ty::Fragment(2), Inst::FragmentMulAdd(left, right, sum));
     let twice = b.inst(Ty::Fragment(2), Inst::FragmentMulAdd(left, right, once));
     let to = b.binary_int(Binary::MulI, group, 64);
@@ -257,6 +257,39 @@ fn fragments_multiply_matrices() {
     run(&k, [1, 1, 1], &mut args).unwrap();
     let want = |i: usize, j: usize| 2.0 * (0..4).map(|d| value(i, d) * value(j, 4 + d)).sum::<f32>();
     assert_eq!(args[1], floats((0..128).map(|i| want(i % 64 / 8, i % 8))));
+}
+
+/// Threads read what their neighbours' copies brought, after waiting for all but so many groups and perhaps meeting.
+fn copied(groups: u32, meet: bool, masked: bool) -> Result<Vec<i32>, String> {
+    let mut k = per_thread(4, 0, |b, t| {
+        let array = b.kernel.shared_array(Elem::I32, 4);
+        let out = b.kernel.params[0].value;
+        let from = b.ptr_add(out, t);
+        let one = b.i32(1);
+        let mask = masked.then(|| b.cmp_i(CmpI::Sgt, t, one));
+        b.effect(Effect::Copy { array, index: t, pointer: from, count: 1, mask });
+        b.effect(Effect::CopyGroup);
+        b.effect(Effect::CopyWait(groups));
+        if meet {
+            b.effect(Effect::Barrier { global: false });
+        }
+        let three = b.i32(3);
+        let index = b.binary(Binary::SubI, three, t);
+        b.load(Place::Shared { array, index }, 1)[0]
+    });
+    k.name = "copied".into();
+    verify(&k).map_err(|e| e.to_string())?;
+    let mut args = [ints([5, 6, 7, 8])];
+    run(&k, [1, 1, 1], &mut args).map_err(|e| e.to_string())?;
+    Ok(as_ints(&args[0]))
+}
+
+#[test]
+fn copies_are_there_after_waiting_and_meeting_only() {
+    assert_eq!(copied(0, true, false).unwrap(), [8, 7, 6, 5]);
+    assert_eq!(copied(0, true, true).unwrap(), [8, 7, 0, 0]);
+    assert_eq!(copied(1, true, false).unwrap(), [-1; 4]);
+    assert!(copied(0, false, false).unwrap_err().contains("with no barrier between"));
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Modules for AcmeDevice {
     }
 
     /// Only enqueues: no compilation, allocation or waiting.
-    fn launch_kernel(&self, stream: &AcmeStream, kernel: &AcmeKernel, grid: &Grid, args: &mut dyn ExactSizeIterator<Item = Argument<'_, AcmeBuffer>>) -> Result<()> {
+    fn launch_kernel<'a>(&self, stream: &AcmeStream, kernel: &AcmeKernel, grid: &Grid, args: impl ExactSizeIterator<Item = Argument<'a, AcmeBuffer>>) -> Result<()> {
         left("module.rs: launch_kernel")
     }
     // Optional: `binary`, by which the host keeps compiled kernels on disk; `kernel_facts`.

@@ -1,6 +1,9 @@
 //! Exercises the backend on a machine with a GPU, without a host: one JSON line per check, exit code 1 if one failed, 77 without a device.
 //!
-//! `cargo build --release -p flagos-backend-cuda --example cuda_smoke`, carry the program to the machine, run it.
+//! `cargo build --release -p flagos-backend-cuda --example cuda_smoke`, carry the program to the machine, run it: `cuda_smoke [CHECK…]`.
+
+mod floor;
+mod sort;
 
 use std::time::Instant;
 
@@ -123,7 +126,7 @@ fn build(d: &CudaDevice, format: KernelFormat, is_binary: bool, code: &[u8]) -> 
 fn launch(d: &CudaDevice, s: &CudaStream, kernel: &<CudaDevice as Modules>::Kernel, buffers: &[&CudaBuffer], shared: u32) -> Result<()> {
     let grid = Grid { grid: [N as u32 / 256, 1, 1], block: [256, 1, 1], shared_bytes: shared };
     let list = buffers.iter().map(|b| Argument::Buffer(Some((*b, 0)))).chain([Argument::Scalar { bits: N as u64, bytes: 4 }]);
-    d.launch_kernel(s, kernel, &grid, &mut list.collect::<Vec<_>>().into_iter())
+    d.launch_kernel(s, kernel, &grid, list.collect::<Vec<_>>().into_iter())
 }
 
 fn module(d: &CudaDevice) -> Result<Value> {
@@ -160,7 +163,7 @@ fn module(d: &CudaDevice) -> Result<Value> {
     let kernel = d.kernel(&module, "increment")?;
     launch(d, &s, &kernel, &[&y], d.facts().shared_bytes - 1024)?;
     d.sync_stream(&s)?;
-    let few = d.launch_kernel(&s, &kernel, &Grid { grid: [1; 3], block: [1; 3], shared_bytes: 0 }, &mut Vec::new().into_iter()).err().map(|e| e.code);
+    let few = d.launch_kernel(&s, &kernel, &Grid { grid: [1; 3], block: [1; 3], shared_bytes: 0 }, Vec::new().into_iter()).err().map(|e| e.code);
     ensure(few == Some(Code::INVALID_ARGUMENT), || format!("a launch without arguments answers {few:?}"))?;
     Ok(json!({ "compile_ms": compile_ms, "binary_bytes": binary.len(), "launch_ns": median(submit), "facts": d.kernel_facts(&kernel)? }))
 }
@@ -255,9 +258,11 @@ macro_rules! sized {
 macro_rules! slot {
     ($table:expr, $slot:ident $(, $arg:expr)* $(,)?) => {
         // SAFETY: live handles of this backend; tables live as long as the process.
-        take(unsafe { (*$table).$slot.ok_or_else(|| wrong(concat!("no slot ", stringify!($slot))))?($($arg),*) })
+        $crate::take(unsafe { (*$table).$slot.ok_or_else(|| $crate::wrong(concat!("no slot ", stringify!($slot))))?($($arg),*) })
     };
 }
+
+pub(crate) use {sized, slot};
 
 impl Table {
     fn open() -> Result<Table> {
@@ -375,6 +380,8 @@ const CHECKS: &[Check] = &[
     ("module", module),
     ("streams", streams),
     ("capture", capture),
+    ("floor", floor::floor),
+    ("sort", sort::sort),
     ("gemm", gemm),
     ("transform", transform),
 ];
@@ -389,8 +396,8 @@ fn main() {
     };
     let facts = device.facts();
     println!("{}", json!({ "check": "open", "ok": true, "name": facts.name, "arch": facts.arch, "driver": facts.driver, "formats": format!("{:?}", facts.formats), "shared_bytes": facts.shared_bytes }));
-    let mut failed = 0;
-    for (name, check) in CHECKS {
+    let (mut failed, wanted) = (0, std::env::args().skip(1).collect::<Vec<_>>());
+    for (name, check) in CHECKS.iter().filter(|c| wanted.is_empty() || wanted.iter().any(|w| w == c.0)) {
         let started = Instant::now();
         let line = match check(&device) {
             Ok(found) => json!({ "check": name, "ok": true, "seconds": started.elapsed().as_secs_f64(), "found": found }),
