@@ -43,6 +43,9 @@ pub struct Arguments {
     /// Profiles to judge by, in place of those the backend promises.
     #[arg(long)]
     profile: Vec<String>,
+    /// Only cases of cells that these profiles require.
+    #[arg(long, requires = "profile")]
+    required_only: bool,
     /// Exceptions to use in place of the file beside the manifest.
     #[arg(long)]
     exceptions: Option<PathBuf>,
@@ -90,6 +93,7 @@ pub fn run_suite(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         jobs: arguments.jobs,
         timeout: Duration::from_secs(arguments.timeout_s.max(1)),
         profiles: arguments.profile.clone(),
+        required_only: arguments.required_only,
         exceptions: arguments.exceptions.clone(),
         json: arguments.report_json.clone(),
         junit: arguments.report_junit.clone(),
