@@ -186,6 +186,9 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary> {
     let profiles = options.profiles.iter().map(|n| Profile::find(n)).collect::<Result<Vec<_>>>()?;
     profiles.iter().try_for_each(|p| p.cells(plan.cells()).map(drop))?;
     let mut entries = select(options, &plan, &profiles)?;
+    if options.tier == Tier::Spot && options.claims.is_some() {
+        return Err(Error::invalid("the tier spot tries too little for a claim; use smoke, quick or full"));
+    }
     if options.implementation == Implementation::Portable {
         // Portable kernels are of operators; tables, memory and streams are not theirs.
         entries.retain(|e| matches!(e.run, plan::Run::Operator(..) | plan::Run::Property(..)));

@@ -162,6 +162,7 @@ fn wrong_usage_is_an_error() {
     for wrong in [
         Options { profiles: vec!["cor".into()], ..options("", &[]) },
         Options { required_only: true, ..options("", &[]) },
+        Options { tier: Tier::Spot, claims: Some(std::env::temp_dir()), ..options("", &["add/f32/*"]) },
         Options { profiles: vec!["fft".into()], required_only: true, ..options("", &["add/*"]) },
         options("", &["no/such/*"]),
         Options { targets: vec![Target::Embedded("nobody".into())], ..options("", &[]) },

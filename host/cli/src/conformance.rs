@@ -19,7 +19,7 @@ pub struct Arguments {
     /// Ordinal of the device.
     #[arg(long, default_value_t = 0)]
     device: u32,
-    /// smoke (at most 2 minutes), quick (20) or full.
+    /// spot (three cases of each operator and type), smoke (at most 2 minutes), quick (20) or full.
     #[arg(long, default_value = "smoke")]
     tier: String,
     /// Only cases whose id fits a glob (`softmax/f32/*`); may be repeated.

@@ -44,6 +44,11 @@ impl Target {
         self.caps & cap == cap
     }
 
+    /// Whether a block is one thread of a processor.
+    pub fn is_processor(&self) -> bool {
+        self.max_block_threads <= 1
+    }
+
     /// Whether the device is a driver in software (word "software" of `arch`): threads of a block take turns on a processor, and code is compiled
     /// slowly, so that loops do better than long unrolled code.
     pub fn is_software(&self) -> bool {

@@ -17,7 +17,7 @@ const WORTH_ALIGNING: i64 = 16;
 
 /// Whether blocks are single threads of a processor.
 pub fn is_cpu(target: &Target) -> bool {
-    target.max_block_threads <= 1
+    target.is_processor()
 }
 
 /// Whether few general kernels do better than many that fit their numbers: on processors, which gain little by a fit, and for drivers in software,

@@ -23,7 +23,7 @@ const STEPS: &[Step] = &[
     ("OpenCL kernels on a checking simulator", || run(&mut command("scripts/oclgrind")).map(|()| String::new())),
     ("C and C++ programs", programs),
     ("conformance smoke", conformance),
-    ("profile core by portable kernels: C, OpenCL C, SPIR-V", portable),
+    ("profile core by portable kernels: C, OpenCL C, SPIR-V", portable_spots),
     ("kernels that Triton printed, through the host", corpus),
     // One case of each operator and type, whose kernels stand for the others; `cargo xtask nvrtc` does all cases and three architectures.
     ("portable kernels by NVRTC", || nvrtc::run(&["--first", "sm_90"])),
@@ -33,7 +33,10 @@ const STEPS: &[Step] = &[
 ];
 
 /// Steps that take too long to be done for each change.
-const LONG_STEPS: &[Step] = &[("profile core on drivers as they are installed", installed_drivers)];
+const LONG_STEPS: &[Step] = &[
+    ("profile core by portable kernels, every case of tier smoke", portable_smoke),
+    ("profile core on drivers as they are installed", installed_drivers),
+];
 
 /// Runs every step, also after a failure, and sums up; with the long ones where `full`.
 pub fn run_all(full: bool) -> ExitCode {
@@ -133,12 +136,13 @@ const PORTABLE: &[(&str, &[&str])] = &[("cpu", &[]), ("opencl", &[]), ("vulkan",
 /// beside the build.
 fn judge(backend: &str, cases: &[&str], more: &[&str], cache: &str, settings: &[(&str, &str)]) -> Outcome<Option<String>> {
     let place = target().join(cache);
-    let report = target().join("conformance").join(format!("{cache}-{backend}.json")).display().to_string();
+    let reports = target().join("conformance");
+    let report = reports.join(format!("{cache}-{backend}.json")).display().to_string();
     let words = ["conformance", "--backend", backend, "--jobs", "2", "--report-json", &report].into_iter().chain(more.iter().copied());
     let core = ["--profile", "core", "--required-only"].into_iter().filter(|_| cases.is_empty());
     let mut suite = flagos(&words.chain(core).chain(cases.iter().flat_map(|c| ["--case", *c])).collect::<Vec<_>>())?;
     suite.env("FLAGOS_CACHE_DIR", &place).env("POCL_CACHE_DIR", place.join("pocl")).envs(settings.iter().copied());
-    std::fs::create_dir_all(place.join("pocl")).map_err(|e| e.to_string())?;
+    [place.join("pocl"), reports].iter().try_for_each(std::fs::create_dir_all).map_err(|e| e.to_string())?;
     let (code, text) = capture(&mut suite)?;
     // The table by family and type, as it belongs into the log.
     println!("{text}");
@@ -152,21 +156,33 @@ fn judge(backend: &str, cases: &[&str], more: &[&str], cache: &str, settings: &[
 
 /// All operators and types of the profile core by portable kernels alone: on the processor, and on the OpenCL and Vulkan drivers that are there. PoCL
 /// is told to hurry: fewer declarations to read, no second compilation for the block's size, no optimisation.
-fn portable() -> Outcome<String> {
-    let (_, folder) = capture(command("scripts/pocl").arg(target().join("pocl")))?;
+fn portable(tier: &str) -> Outcome<String> {
+    let (code, folder) = capture(command("scripts/pocl").arg(target().join("pocl")))?;
+    if code != 0 {
+        return Err(format!("scripts/pocl\n{folder}"));
+    }
     let (folder, mut hurry) = (folder.trim(), vec![("POCL_WORK_GROUP_SPECIALIZATION", "0"), ("POCL_EXTRA_BUILD_FLAGS", "-cl-opt-disable")]);
     if !folder.is_empty() && std::env::var_os("OCL_ICD_VENDORS").is_none() {
         hurry.push(("OCL_ICD_VENDORS", folder));
     }
     let mut ran = Vec::new();
     for (backend, cases) in PORTABLE {
-        let said = judge(backend, cases, &["--implementation", "portable"], "kernels", &hurry)?;
+        let said = judge(backend, cases, &["--implementation", "portable", "--tier", tier], "kernels", &hurry)?;
         ran.push(said.map_or_else(|| format!("{backend} left out"), |s| format!("{backend}: {s}")));
     }
     Ok(ran.join("; "))
 }
 
-/// The same as a user has it: drivers as installed, fallback allowed, exceptions and promises of each backend.
+/// Three cases of each operator and type: what the time of a check allows where a kernel takes a driver a tenth of a second and more.
+fn portable_spots() -> Outcome<String> {
+    portable("spot")
+}
+
+fn portable_smoke() -> Outcome<String> {
+    portable("smoke")
+}
+
+/// Tier smoke as a user has it: drivers as installed, fallback allowed, exceptions and promises of each backend.
 fn installed_drivers() -> Outcome<String> {
     let mut ran = Vec::new();
     for backend in ["opencl", "vulkan"] {
