@@ -134,14 +134,14 @@ const PORTABLE: &[(&str, &[&str])] = &[("cpu", &[]), ("opencl", &[]), ("vulkan",
 
 /// The suite judges the profile core on a backend; what it says of it, or `None` where there is no device. Kernels compiled once are kept in `cache`
 /// beside the build.
-fn judge(backend: &str, cases: &[&str], more: &[&str], cache: &str, settings: &[(&str, &str)]) -> Outcome<Option<String>> {
+fn judge(backend: &str, cases: &[&str], more: &[&str], cache: &str, settings: &[(&str, String)]) -> Outcome<Option<String>> {
     let place = target().join(cache);
     let reports = target().join("conformance");
     let report = reports.join(format!("{cache}-{backend}.json")).display().to_string();
     let words = ["conformance", "--backend", backend, "--jobs", "2", "--report-json", &report].into_iter().chain(more.iter().copied());
     let core = ["--profile", "core", "--required-only"].into_iter().filter(|_| cases.is_empty());
     let mut suite = flagos(&words.chain(core).chain(cases.iter().flat_map(|c| ["--case", *c])).collect::<Vec<_>>())?;
-    suite.env("FLAGOS_CACHE_DIR", &place).env("POCL_CACHE_DIR", place.join("pocl")).envs(settings.iter().copied());
+    suite.env("FLAGOS_CACHE_DIR", &place).env("POCL_CACHE_DIR", place.join("pocl")).envs(settings.iter().cloned());
     [place.join("pocl"), reports].iter().try_for_each(std::fs::create_dir_all).map_err(|e| e.to_string())?;
     let (code, text) = capture(&mut suite)?;
     // The table by family and type, as it belongs into the log.
@@ -154,20 +154,25 @@ fn judge(backend: &str, cases: &[&str], more: &[&str], cache: &str, settings: &[
     }
 }
 
-/// All operators and types of the profile core by portable kernels alone: on the processor, and on the OpenCL and Vulkan drivers that are there. PoCL
-/// is told to hurry: fewer declarations to read, no second compilation for the block's size, no optimisation.
-fn portable(tier: &str) -> Outcome<String> {
+/// What tells PoCL to hurry: fewer declarations to read, no second compilation for the block's size, no optimisation.
+fn hurry() -> Outcome<Vec<(&'static str, String)>> {
     let (code, folder) = capture(command("scripts/pocl").arg(target().join("pocl")))?;
     if code != 0 {
         return Err(format!("scripts/pocl\n{folder}"));
     }
-    let (folder, mut hurry) = (folder.trim(), vec![("POCL_WORK_GROUP_SPECIALIZATION", "0"), ("POCL_EXTRA_BUILD_FLAGS", "-cl-opt-disable")]);
-    if !folder.is_empty() && std::env::var_os("OCL_ICD_VENDORS").is_none() {
-        hurry.push(("OCL_ICD_VENDORS", folder));
+    let mut settings = vec![("POCL_WORK_GROUP_SPECIALIZATION", "0".to_owned()), ("POCL_EXTRA_BUILD_FLAGS", "-cl-opt-disable".to_owned())];
+    if !folder.trim().is_empty() && std::env::var_os("OCL_ICD_VENDORS").is_none() {
+        settings.push(("OCL_ICD_VENDORS", folder.trim().to_owned()));
     }
+    Ok(settings)
+}
+
+/// All operators and types of the profile core by portable kernels alone: on the processor, and on the OpenCL and Vulkan drivers that are there.
+fn portable(tier: &str) -> Outcome<String> {
+    let settings = hurry()?;
     let mut ran = Vec::new();
     for (backend, cases) in PORTABLE {
-        let said = judge(backend, cases, &["--implementation", "portable", "--tier", tier], "kernels", &hurry)?;
+        let said = judge(backend, cases, &["--implementation", "portable", "--tier", tier], "kernels", &settings)?;
         ran.push(said.map_or_else(|| format!("{backend} left out"), |s| format!("{backend}: {s}")));
     }
     Ok(ran.join("; "))
@@ -192,29 +197,18 @@ fn installed_drivers() -> Outcome<String> {
     Ok(ran.join("; "))
 }
 
-/// The compiler's corpus on each driver: all of it, or for a driver that compiles slowly a part in which every construct is there. `flagos kernel check`
-/// runs the rest, and runs it on a chip's own machine with nothing but the installation and the data.
-const CORPUS: &[(&str, &[&str])] = &[
-    ("cpu", &["*"]),
-    ("acme", &["*matmul*", "reduce_*", "scans"]),
-    (
-        "opencl",
-        &[
-            "add", "argmax_rows", "arithmetic_float64", "atomics", "calls", "cast_f32_*", "collatz", "compare_and_swap", "descriptor_reduce", "early_return*", "flips", "functions",
-            "gather_*", "high_products_uint64", "histogram", "integers_int8", "integers_uint32", "layer_norm", "map_elementwise", "matmul_block_pointers", "matmul_f8e4m3",
-            "matmul_split_k", "nested", "philox", "pointwise_float16", "precise", "recurrence", "reduce_rows", "rope", "scans", "shapes", "softmax_float32", "sort_rows", "transpose",
-        ],
-    ),
-    ("vulkan", &["*"]),
-];
+/// The compiler's corpus on each driver: all of it, or what is enough where another backend compiles the same code. `flagos kernel check` runs it on a
+/// chip's own machine with nothing but the installation and the data.
+const CORPUS: &[(&str, &[&str])] = &[("cpu", &["*"]), ("acme", &["*matmul*", "reduce_*", "scans"]), ("opencl", &["*"]), ("vulkan", &["*"])];
 
 /// These devices and drivers can do all of it, so nothing may be left out but a driver that is not there.
 fn corpus() -> Outcome<String> {
+    let settings = hurry()?;
     let mut ran = Vec::new();
     for (backend, kernels) in CORPUS {
         let words = ["kernel", "check", "ops/compiler/tests/corpus/data", "--backend", backend].into_iter().chain(kernels.iter().flat_map(|k| ["--case", *k]));
         let mut check = flagos(&words.collect::<Vec<_>>())?;
-        check.env("FLAGOS_CACHE_DIR", target().join("kernels"));
+        check.env("FLAGOS_CACHE_DIR", target().join("kernels")).envs(settings.iter().cloned());
         let (code, text) = capture(&mut check)?;
         let line = text.lines().find(|l| l.contains(" passed, ")).unwrap_or("").to_owned();
         println!("{}", if line.is_empty() { &text } else { &line });
