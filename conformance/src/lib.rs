@@ -83,6 +83,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Profiles to judge by; empty: those the backend's `conformance.toml` promises.
     pub profiles: Vec<String>,
+    /// Only cases of cells that these profiles require.
+    pub required_only: bool,
     /// Exceptions to use in place of the file beside the manifest.
     pub exceptions: Option<PathBuf>,
     /// Where to write the JSON report.
@@ -115,6 +117,7 @@ impl Default for Options {
             jobs: 0,
             timeout: Duration::from_secs(30),
             profiles: Vec::new(),
+            required_only: false,
             exceptions: None,
             json: None,
             junit: None,
@@ -149,10 +152,29 @@ impl Summary {
 
 /// Ids of the cases that options select, one per line, with the tier each belongs to.
 pub fn list(options: &Options, out: &mut dyn Write) -> Result<()> {
-    for e in Plan::new(options.tier).select(&options.cases, options.shard)? {
+    let plan = Plan::new(options.tier);
+    let profiles = options.profiles.iter().map(|n| Profile::find(n)).collect::<Result<Vec<_>>>()?;
+    for e in select(options, &plan, &profiles)? {
         writeln!(out, "{:<6} {}", tier_name(e.tier), e.id).map_err(|e| write_error(Path::new("the list"), &e))?;
     }
     Ok(())
+}
+
+/// The cases that options ask for.
+fn select<'a>(options: &Options, plan: &'a Plan, profiles: &[Profile]) -> Result<Vec<&'a Entry>> {
+    let mut entries = plan.select(&options.cases, options.shard)?;
+    if !options.required_only {
+        return Ok(entries);
+    }
+    if profiles.is_empty() {
+        return Err(Error::invalid("only required cells are asked for, and no profile that requires some; name one with --profile"));
+    }
+    let required = profiles.iter().map(|p| p.cells(plan.cells())).collect::<Result<Vec<_>>>()?;
+    entries.retain(|e| e.cell.as_ref().is_some_and(|c| required.iter().any(|r| r.contains(c))));
+    if entries.is_empty() {
+        return Err(Error::invalid(format!("none of these cases is of a cell that {} requires", options.profiles.join(", "))));
+    }
+    Ok(entries)
 }
 
 /// Runs the suite: text goes to `out`, progress to standard error, reports and claims to the files of the options.
@@ -161,7 +183,12 @@ pub fn list(options: &Options, out: &mut dyn Write) -> Result<()> {
 /// Wrong usage only (unknown profile, no case fits, a file that cannot be written). What is wrong with a backend is in the summary.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary> {
     let plan = Plan::new(options.tier);
-    let mut entries = plan.select(&options.cases, options.shard)?;
+    let profiles = options.profiles.iter().map(|n| Profile::find(n)).collect::<Result<Vec<_>>>()?;
+    profiles.iter().try_for_each(|p| p.cells(plan.cells()).map(drop))?;
+    let mut entries = select(options, &plan, &profiles)?;
+    if options.tier == Tier::Spot && options.claims.is_some() {
+        return Err(Error::invalid("the tier spot tries too little for a claim; use smoke, quick or full"));
+    }
     if options.implementation == Implementation::Portable {
         // Portable kernels are of operators; tables, memory and streams are not theirs.
         entries.retain(|e| matches!(e.run, plan::Run::Operator(..) | plan::Run::Property(..)));
@@ -169,8 +196,6 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<Summary> {
             return Err(Error::invalid("none of these cases is of an operator, and portable kernels are of nothing else"));
         }
     }
-    let profiles = options.profiles.iter().map(|n| Profile::find(n)).collect::<Result<Vec<_>>>()?;
-    profiles.iter().try_for_each(|p| p.cells(plan.cells()).map(drop))?;
     let mut summary = Summary { reports: Vec::new(), left_out: Vec::new() };
     let terminal = |e: std::io::Error| write_error(Path::new("the report"), &e);
     for (target, refused) in targets(options)? {
@@ -272,6 +297,13 @@ fn test(options: &Options, plan: &Plan, entries: &[&Entry], profiles: &[Profile]
     }
     let mut cases = judge_all(plan, results, file.as_ref(), &identity, &mut notes);
     let cells = cell::rows(plan.entries(), &cases);
+    let profiles = match options.profiles.is_empty() && options.implementation == Implementation::Native && cells.iter().all(|c| c.native == 0) {
+        true if !profiles.is_empty() => {
+            notes.push("the backend's profiles are not judged: native implementations alone were asked for, and it has none".into());
+            &[]
+        }
+        _ => profiles,
+    };
     let coverage = profiles.iter().map(|p| p.coverage(plan.cells(), &cells)).collect::<Result<Vec<_>>>()?;
     for c in &coverage {
         cases.extend(c.unsupported.iter().map(|cell| {

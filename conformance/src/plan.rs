@@ -78,6 +78,7 @@ impl Shard {
 /// The name of a tier.
 pub fn tier_name(tier: Tier) -> &'static str {
     match tier {
+        Tier::Spot => "spot",
         Tier::Smoke => "smoke",
         Tier::Quick => "quick",
         Tier::Full => "full",
@@ -87,9 +88,9 @@ pub fn tier_name(tier: Tier) -> &'static str {
 
 /// The tier of a name.
 pub fn tier_of(name: &str) -> Result<Tier> {
-    let known = [Tier::Smoke, Tier::Quick, Tier::Full];
+    let known = [Tier::Spot, Tier::Smoke, Tier::Quick, Tier::Full];
     let found = known.into_iter().find(|t| tier_name(*t) == name);
-    found.ok_or_else(|| Error::invalid(format!("there is no tier '{name}'; tiers are smoke, quick and full")))
+    found.ok_or_else(|| Error::invalid(format!("there is no tier '{name}'; tiers are spot, smoke, quick and full")))
 }
 
 /// All cases of a tier and those below it, in catalogue order.
@@ -115,7 +116,7 @@ impl Plan {
             }));
         }
         operators().iter().for_each(|o| add_operator(o, tier, &mut entries));
-        let wanted = |t: Tier| t <= tier && t != Tier::Bench;
+        let wanted = |t: Tier| t <= tier.max(Tier::Smoke) && t != Tier::Bench;
         let typed = |id, operator: String, dtype: DType, family, tier, run| Entry {
             id,
             cell: Some(Cell::new(operator, dtype.to_string())),
@@ -191,7 +192,9 @@ fn add_operator(operator: &'static Operator, tier: Tier, entries: &mut Vec<Entry
                 run,
             });
         };
-        for case in cases.iter().filter(|c| c.tier <= tier && c.tier != Tier::Bench) {
+        let all: Vec<&Case> = cases.iter().filter(|c| c.tier <= tier.max(Tier::Smoke) && c.tier != Tier::Bench).collect();
+        let spots = [0, all.len() / 2, all.len().saturating_sub(1)];
+        for (_, case) in all.iter().copied().enumerate().filter(|(i, _)| tier != Tier::Spot || spots.contains(i)) {
             add(&case.name, case.tier, Run::Operator(operator, types.clone(), case.clone()));
         }
         if tier >= Tier::Quick {
@@ -268,6 +271,15 @@ mod tests {
         }
         assert_eq!(count, plan.entries().len());
         assert!(plan.select(&["no/such".into()], None).is_err());
+    }
+
+    #[test]
+    fn spots_are_a_few_cases_of_every_cell() {
+        let (spot, smoke) = (Plan::new(Tier::Spot), Plan::new(Tier::Smoke));
+        assert_eq!(spot.cells(), smoke.cells());
+        assert!(spot.entries().iter().all(|e| smoke.find(&e.id).is_some()));
+        let count = |plan: &Plan| plan.entries().iter().filter(|e| matches!(e.run, Run::Operator(..))).count();
+        assert!(count(&spot) * 2 < count(&smoke), "{} of {}", count(&spot), count(&smoke));
     }
 
     #[test]

@@ -142,6 +142,15 @@ fn a_required_cell_that_is_not_offered_fails_and_an_optional_one_does_not() {
 }
 
 #[test]
+fn cells_that_no_profile_requires_can_be_left_out() {
+    let all = options("", &["add/f32/*", "add/u8/*", "memory/*"]);
+    let mut list = Vec::new();
+    flagos_conformance::list(&Options { profiles: vec!["core".into()], required_only: true, ..all }, &mut list).unwrap();
+    let list = String::from_utf8(list).unwrap();
+    assert!(list.lines().count() > 5 && list.lines().all(|l| l.contains(" add/f32/")), "{list}");
+}
+
+#[test]
 fn without_a_device_there_is_nothing_to_test() {
     let (summary, text) = summary(&options("absent", &["memory/copy"]));
     assert_eq!(summary.exit_code(), 77, "{text}");
@@ -152,6 +161,9 @@ fn without_a_device_there_is_nothing_to_test() {
 fn wrong_usage_is_an_error() {
     for wrong in [
         Options { profiles: vec!["cor".into()], ..options("", &[]) },
+        Options { required_only: true, ..options("", &[]) },
+        Options { tier: Tier::Spot, claims: Some(std::env::temp_dir()), ..options("", &["add/f32/*"]) },
+        Options { profiles: vec!["fft".into()], required_only: true, ..options("", &["add/*"]) },
         options("", &["no/such/*"]),
         Options { targets: vec![Target::Embedded("nobody".into())], ..options("", &[]) },
         Options { json: Some("/proc/no/such".into()), ..options("", &["memory/copy"]) },

@@ -244,7 +244,7 @@ fn family(instance: &Instance, physical: &Physical) -> Result<(u32, u32, u32)> {
 }
 
 /// Target fingerprint: vendor, device, driver version, subgroup size (which drivers in software let the environment change), and what
-/// kernels may use beyond the capability bits, each after a '+': code for a device without a word does without.
+/// kernels may use or should know beyond the capability bits, each after a '+': code for a device without a word does without.
 fn arch(physical: &Physical) -> String {
     let (p, f) = (&physical.properties, &physical.features);
     let fl = &p.floats;
@@ -269,6 +269,7 @@ fn arch(physical: &Physical) -> String {
         ("denorm16", each && on(fl.shader_denorm_preserve_float16)),
         ("denorm32", on(fl.shader_denorm_preserve_float32)),
         ("denorm64", on(fl.shader_denorm_preserve_float64)),
+        ("software", p.core.device_type == vk::PhysicalDeviceType::CPU),
         ("memorymodel", on(f.memory_model.vulkan_memory_model & f.memory_model.vulkan_memory_model_device_scope)),
     ];
     let more: String = words.iter().filter(|w| w.1).flat_map(|w| ["+", w.0]).collect();

@@ -19,7 +19,7 @@ pub struct Arguments {
     /// Ordinal of the device.
     #[arg(long, default_value_t = 0)]
     device: u32,
-    /// smoke (at most 2 minutes), quick (20) or full.
+    /// spot (three cases of each operator and type), smoke (at most 2 minutes), quick (20) or full.
     #[arg(long, default_value = "smoke")]
     tier: String,
     /// Only cases whose id fits a glob (`softmax/f32/*`); may be repeated.
@@ -43,6 +43,9 @@ pub struct Arguments {
     /// Profiles to judge by, in place of those the backend promises.
     #[arg(long)]
     profile: Vec<String>,
+    /// Only cases of cells that these profiles require.
+    #[arg(long, requires = "profile")]
+    required_only: bool,
     /// Exceptions to use in place of the file beside the manifest.
     #[arg(long)]
     exceptions: Option<PathBuf>,
@@ -90,6 +93,7 @@ pub fn run_suite(arguments: &Arguments, output: &Output) -> Result<ExitCode> {
         jobs: arguments.jobs,
         timeout: Duration::from_secs(arguments.timeout_s.max(1)),
         profiles: arguments.profile.clone(),
+        required_only: arguments.required_only,
         exceptions: arguments.exceptions.clone(),
         json: arguments.report_json.clone(),
         junit: arguments.report_junit.clone(),

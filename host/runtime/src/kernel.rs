@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flagos_backend_api as abi;
-use flagos_backend_api::{ArgKind, Binding, Code, Error, KernelArg, KernelFormat, KernelLaunch, Result};
+use flagos_backend_api::{ArgKind, Binding, Code, Error, KernelArg, KernelLaunch, Result};
 use flagos_compiler::tile::{Function, Item, Program, Type, parse};
 use flagos_compiler::{Elem, Options, Target};
 
@@ -90,9 +90,9 @@ pub fn parameters(function: &Function) -> Result<Vec<Parameter>> {
 
 /// The options for a target: `threads` of a block where the caller has a wish, as many as usual for 0.
 pub fn options(target: &Target, threads: u32) -> Result<Options> {
-    // In C a block is one call.
-    let usual = if target.format == KernelFormat::C { 1 } else { USUAL_THREADS.min(target.max_block_threads) };
-    let threads = if threads == 0 || target.format == KernelFormat::C { usual } else { threads };
+    // Where a block is one thread its program does the work of all, however many were asked for.
+    let usual = USUAL_THREADS.min(target.max_block_threads);
+    let threads = if threads == 0 || usual == 1 { usual } else { threads };
     if !threads.is_power_of_two() || threads > target.max_block_threads {
         return Err(Error::invalid(format!("{threads} threads in a block; powers of two up to {} are possible", target.max_block_threads)));
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use flagos_backend_api as abi;
-use flagos_backend_api::{Code, DType, Error, KernelFormat, Result};
+use flagos_backend_api::{Code, DType, DeviceKind, Error, KernelFormat, Result};
 use flagos_compiler::error::Kind;
 use flagos_compiler::{CompileError, Compiled, Elem, MatrixShape, Target};
 use serde::Serialize;
@@ -53,11 +53,14 @@ pub fn target_of(info: &DeviceInfo) -> Option<Target> {
         (_, most) if format == KernelFormat::SPIRV_VULKAN => most,
         _ => 0,
     };
+    // A core of a processor runs a block by itself. OpenCL's drivers make loops of its threads, cut at every barrier; the loops the compiler writes
+    // for a block of one thread need no cuts, and no such driver takes long over them.
+    let alone = format == KernelFormat::C || (format == KernelFormat::OPENCL_C && info.kind == DeviceKind::CPU.to_string());
     Some(Target {
         format,
         arch: info.arch.clone(),
         caps: info.caps,
-        max_block_threads: info.max_block_threads.max(1),
+        max_block_threads: if alone { 1 } else { info.max_block_threads.max(1) },
         shared_bytes: info.shared_bytes,
         subgroup,
         matrix: info.matrix_shapes.iter().filter_map(|s| matrix_shape(*s)).collect(),

@@ -7,7 +7,9 @@ use crate::{Array, AttrKind, AttrValue, Call, DTypes, Operator, TypeRule, dtypes
 /// When a case runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
-    /// In every run.
+    /// The tier of runs that take a few cases of each kind; no case states it.
+    Spot,
+    /// In every other run.
     Smoke,
     /// In runs of up to 20 minutes.
     Quick,

@@ -44,6 +44,17 @@ impl Target {
         self.caps & cap == cap
     }
 
+    /// Whether a block is one thread of a processor.
+    pub fn is_processor(&self) -> bool {
+        self.max_block_threads <= 1
+    }
+
+    /// Whether the device is a driver in software (word "software" of `arch`): threads of a block take turns on a processor, and code is compiled
+    /// slowly, so that loops do better than long unrolled code.
+    pub fn is_software(&self) -> bool {
+        self.arch.split('+').skip(1).any(|w| w == "software")
+    }
+
     /// Number of an architecture of CUDA: 90 for "sm_90"; 0 without one.
     pub fn sm(&self) -> u32 {
         let digits: String = self.arch.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();

@@ -6,7 +6,7 @@ use flagos_backend_api::Result;
 use flagos_compiler::build::{Expr, Kernel};
 use flagos_compiler::{Elem, Target};
 
-use crate::launch::{Code, block, ceil_div, extent};
+use crate::launch::{Code, block, ceil_div, extent, is_cpu, is_general};
 use crate::number::{memory, supported};
 use crate::space::{Form, Space, Step as Move, Walk, index, integer};
 use crate::{Recipe, Step, View};
@@ -88,11 +88,11 @@ struct Flat {
 
 fn flat_step(entry: &'static str, key: String, space: Space, plan: Plan, mut args: Vec<crate::Arg>, size: u32, target: &Target) -> Step {
     let (n, wide) = (space.count(), plan.wide);
-    // An output of one element has no axis; it lies "next to" nothing.
-    let steps: Vec<Move> = (0..plan.elems.len()).map(|i| if i == 0 { Move::One } else { space.step(i) }).collect();
-    let whole = n % i64::from(size) == 0;
+    // An output of one element has no axis: whatever the step, nothing lies beyond the first.
+    let steps: Vec<Move> = (0..plan.elems.len()).map(|i| if i == 0 || n == 1 { Move::One } else { space.step(i) }).collect();
+    let tiles = Edge::of(target, n % i64::from(size) == 0);
     let steps_key: String = steps.iter().map(|s| if *s == Move::One { '1' } else { '0' }).collect();
-    let key = format!("{key} flat {steps_key} {size}{}{}", if whole { " whole" } else { "" }, if wide { " w" } else { "" });
+    let key = format!("{key} flat {steps_key} {size}{tiles}{}", if wide { " w" } else { "" });
     args.push(integer(n, wide));
     let elems = plan.elems.clone();
     let code = Code { entry, key, blocks: ceil_div(n, size.into()), args, aligned: true };
@@ -114,24 +114,50 @@ fn flat_step(entry: &'static str, key: String, space: Space, plan: Plan, mut arg
                 let y = (plan.body)(&x).broadcast(&[size]);
                 if masked { (a.pointers[0] + i).store_masked(y, i.lt(a.n)) } else { (a.pointers[0] + i).store(y) }
             };
-            if whole { run(false) } else { either(k, (start + i64::from(size)).le(a.n), run) }
+            tiles.run(k, || (start + i64::from(size)).le(a.n), run);
         },
     )
 }
 
-/// Runs `f(false)` if the condition holds, else `f(true)`: full tiles need no masks.
-pub fn either(k: &Kernel, full: Expr, f: impl Fn(bool)) {
-    k.choose(
-        full,
-        || {
-            f(false);
+/// Which tiles reach beyond the operands.
+#[derive(Clone, Copy, PartialEq)]
+enum Edge {
+    /// None.
+    Never,
+    /// Some, and full ones are better off without masks.
+    Some,
+    /// Some, and one kernel serves all extents: a processor's loops are told apart by the compiler, and drivers in software are spared the code.
+    Any,
+}
+
+impl Edge {
+    fn of(target: &Target, whole: bool) -> Edge {
+        match whole {
+            _ if is_general(target) => Edge::Any,
+            true => Edge::Never,
+            false => Edge::Some,
+        }
+    }
+    /// Runs `f(masked)`: without masks where there is no need.
+    fn run(self, k: &Kernel, full: impl Fn() -> Expr, f: impl Fn(bool)) {
+        let part = |masked: bool| {
+            f(masked);
             []
-        },
-        || {
-            f(true);
-            []
-        },
-    );
+        };
+        match self {
+            Edge::Never => f(false),
+            Edge::Any => f(true),
+            Edge::Some => {
+                k.choose(full(), || part(false), || part(true));
+            }
+        }
+    }
+}
+
+impl core::fmt::Display for Edge {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(if *self == Edge::Never { " whole" } else { "" })
+    }
 }
 
 struct Tiled {
@@ -157,16 +183,25 @@ fn tiled_step(entry: &'static str, key: String, mut space: Space, plan: Plan, mu
         None => (1, vec![0; operands]),
     };
     let rest = space.merge();
-    let most = if turned.is_some() { 32.min(size) } else { size };
-    let c = extent(cols.0, 1, most);
-    let r = extent(rows.0, 1, size / c);
-    let whole = cols.0 % i64::from(c) == 0 && rows.0 % i64::from(r) == 0;
+    let general = is_general(target);
+    let rest = if general { rest.padded(3) } else { rest };
+    let most = if turned.is_some() && !general { 32.min(size) } else { size };
+    // A processor's block walks through its rows one by one, so that their number is none of the kernel's business.
+    let one_by_one = is_cpu(target);
+    let c = match general {
+        true if cols.0 <= 16 => 16,
+        true if turned.is_some() || cols.0 <= 64 => 64,
+        _ => extent(cols.0, 1, most),
+    };
+    let r = if general { size / c } else { extent(rows.0, 1, size / c) };
+    let tiles = Edge::of(target, cols.0 % i64::from(c) == 0 && rows.0 % i64::from(r) == 0);
     let blocks = rest.count() * ceil_div(rows.0, r.into()) * ceil_div(cols.0, c.into());
     let (rows, cols) = (Space::line(operands, rows), Space::line(operands, cols));
-    let forms: [Form; 3] = [&rest, &rows, &cols].map(|s| s.form(wide));
-    let key = format!("{key} tiles {r}x{c} {} {} {}{}", forms[0], forms[1], forms[2], if whole { " whole" } else { "" });
-    [&rest, &rows, &cols].iter().for_each(|s| s.args(wide, &mut args));
-    let steps: Vec<(Move, Move)> = (0..operands).map(|i| (rows.step(i), cols.step(i))).collect();
+    let [of_rest, of_rows, of_cols] = [&rest, &rows, &cols].map(|s| s.form(wide));
+    let forms: [Form; 3] = if general { [of_rest.general(), of_rows.general(), of_cols.uneven()] } else { [of_rest, of_rows, of_cols] };
+    let key = format!("{key} tiles {r}x{c} {} {} {}{tiles}", forms[0], forms[1], forms[2]);
+    [&rest, &rows, &cols].iter().zip(&forms).for_each(|(s, f)| f.args(s, &mut args));
+    let steps: Vec<(Move, Move)> = (0..operands).map(|i| (if general { Move::Any } else { rows.step(i) }, cols.step(i))).collect();
     let (elems, indirect) = (plan.elems.clone(), plan.indirect);
     Code { entry, key, blocks, args, aligned: true }.step(
         target,
@@ -185,43 +220,54 @@ fn tiled_step(entry: &'static str, key: String, mut space: Space, plan: Plan, mu
             let at = at.to(elem);
             let (slice, within) = (at.div_unsigned(across * down), at.rem_unsigned(across * down));
             let (row, col) = (within.div_unsigned(across) * i64::from(r), within.rem_unsigned(across) * i64::from(c));
-            let (ri, ci) = ((row + k.arange(r)).expand(1), (col + k.arange(c)).expand(0));
             let base: Vec<Expr> = a.rest.offsets(slice).into_iter().zip(&a.pointers).map(|(o, p)| *p + o).collect();
-            let (by_row, by_col) = (a.rows.offsets(ri), a.cols.offsets(ci));
-            let run = |masked: bool| {
-                let place = |x: usize| {
-                    let (p, in_rows, in_cols) = (base[x], ri.lt(n_rows), ci.lt(n_cols));
-                    match steps[x] {
-                        (Move::Zero, Move::Zero) if x > 0 => (p, None),
-                        (_, Move::Zero) if x > 0 => (p + by_row[x], masked.then_some(in_rows)),
-                        (Move::Zero, _) if x > 0 => (p + by_col[x], masked.then_some(in_cols)),
-                        _ => (p + by_row[x] + by_col[x], masked.then(|| in_rows & in_cols)),
-                    }
+            let ci = col + k.arange(c);
+            let (shape, ci) = if one_by_one { (vec![c], ci) } else { (vec![r, c], ci.expand(0)) };
+            let by_col = a.cols.offsets(ci);
+            let run = |masked: bool, ri: Expr| {
+                let by_row = a.rows.offsets(ri);
+                // Rows that are walked through exist.
+                let in_rows = (masked && !one_by_one).then(|| ri.lt(n_rows));
+                let in_cols = masked.then(|| ci.lt(n_cols));
+                let both = match (in_rows, in_cols) {
+                    (Some(rows), Some(cols)) => Some(rows & cols),
+                    (one, other) => one.or(other),
+                };
+                let place = |x: usize| match steps[x] {
+                    (Move::Zero, Move::Zero) if x > 0 => (base[x], None),
+                    (_, Move::Zero) if x > 0 => (base[x] + by_row[x], in_rows),
+                    (Move::Zero, _) if x > 0 => (base[x] + by_col[x], in_cols),
+                    _ => (base[x] + by_row[x] + by_col[x], both),
                 };
                 // As small as the operand's steps allow: what is repeated is read once.
                 let fetch = |x: usize| match place(x) {
                     (p, Some(mask)) => p.load_masked(mask, 0i64),
                     (p, None) => p.load(),
                 };
-                let read = |x: usize| fetch(x).broadcast(&[r, c]);
+                let read = |x: usize| fetch(x).broadcast(&shape);
                 let follow = |at: Expr, (extent, stride): (Expr, Expr)| {
                     let last = a.pointers.len() - 1;
                     let inside = at.ge(0i64) & at.lt(extent);
                     let (p, mask) = place(last);
                     let mask = mask.map_or(inside, |m| inside & m);
-                    (p + at.to(elem) * stride).load_masked(mask, 0i64).broadcast(&[r, c])
+                    (p + at.to(elem) * stride).load_masked(mask, 0i64).broadcast(&shape)
                 };
                 let x: Vec<Expr> = match a.axis {
                     Some(axis) => vec![follow(fetch(1), axis)],
                     None => (1..a.pointers.len()).map(read).collect(),
                 };
-                let y = (plan.body)(&x).broadcast(&[r, c]);
+                let y = (plan.body)(&x).broadcast(&shape);
                 match place(0) {
                     (p, Some(mask)) => p.store_masked(y, mask),
                     (p, None) => p.store(y),
                 }
             };
-            if whole { run(false) } else { either(k, (row + i64::from(r)).le(n_rows) & (col + i64::from(c)).le(n_cols), run) }
+            if one_by_one {
+                let end = row + i64::from(r);
+                return k.each(row, end.lt(n_rows).select(end, n_rows), k.int(elem, 1), |ri| run(true, ri));
+            }
+            let ri = (row + k.arange(r)).expand(1);
+            tiles.run(k, || (row + i64::from(r)).le(n_rows) & (col + i64::from(c)).le(n_cols), |masked| run(masked, ri));
         },
     )
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use flagos_backend_api::KernelFormat;
 use flagos_compiler::build::{Expr, Kernel as Builder, kernel};
 use flagos_compiler::{Elem, Options, Target};
 
@@ -18,7 +17,13 @@ const WORTH_ALIGNING: i64 = 16;
 
 /// Whether blocks are single threads of a processor.
 pub fn is_cpu(target: &Target) -> bool {
-    target.format == KernelFormat::C
+    target.is_processor()
+}
+
+/// Whether few general kernels do better than many that fit their numbers: on processors, which gain little by a fit, and for drivers in software,
+/// which compile slowly.
+pub fn is_general(target: &Target) -> bool {
+    is_cpu(target) || target.is_software()
 }
 
 /// Whether a chip runs subgroups of many threads in lockstep, thousands of threads at once, and hides the way to memory by their number.

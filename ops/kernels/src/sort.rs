@@ -47,28 +47,43 @@ fn key_of(raw: Expr, t: DType, descending: bool) -> Expr {
     if descending { !key } else { key }
 }
 
+/// Each pair or its partner's: the lower of the two places takes the lesser where the run ascends, the greater elsewhere. `ascends` is
+/// absent where all do.
+fn exchange(axis: u32, [key, place]: [Expr; 2], partner: Expr, low: Expr, ascends: Option<Expr>) -> [Expr; 2] {
+    let (other_key, other_place) = (key.gather(partner, axis), place.gather(partner, axis));
+    let lesser = other_key.lt(key) | (other_key.equals(key) & other_place.lt(place));
+    let wants_lesser = ascends.map_or(low, |a| !(low ^ a));
+    let take = !(lesser ^ wants_lesser);
+    [take.select(other_key, key), take.select(other_place, place)]
+}
+
 /// Pairs of a tile brought into order along an axis.
-fn bitonic(k: &Kernel, cut: Cut, mut key: Expr, mut place: Expr) -> [Expr; 2] {
+fn bitonic(k: &Kernel, cut: Cut, rolled: bool, mut pairs: [Expr; 2]) -> [Expr; 2] {
     let (axis, n) = (cut.axis(), cut.points);
     let i = k.arange(n).expand(1 - axis).broadcast(&cut.shape());
+    let int = |v: u32| k.int(Elem::I32, v.into());
+    if rolled {
+        // Runs of 2, 4, …, n; the last one ascends throughout, as no place has bit n.
+        return k.fold(int(1), int(n.ilog2() + 1), int(1), pairs, |log, pairs| {
+            let ascends = (i & (int(1) << log)).equals(0i64);
+            k.fold(int(1), log + 1i64, int(1), pairs, |back, pairs| {
+                let distance = int(1) << (log - back);
+                exchange(axis, pairs, i ^ distance, (i & distance).equals(0i64), Some(ascends))
+            })
+        });
+    }
     let mut run = 2;
     while run <= n {
+        let ascends = if run == n { None } else { Some((i & i64::from(run)).equals(0i64)) };
         let mut distance = run / 2;
         while distance > 0 {
-            let partner = i ^ i64::from(distance);
-            let (other_key, other_place) = (key.gather(partner, axis), place.gather(partner, axis));
-            // The pair's lower end takes the lesser where the run ascends; the last run ascends throughout.
-            let ascends = if run == n { None } else { Some((i & i64::from(run)).equals(0i64)) };
             let low = (i & i64::from(distance)).equals(0i64);
-            let lesser = other_key.lt(key) | (other_key.equals(key) & other_place.lt(place));
-            let wants_lesser = ascends.map_or(low, |a| !(low ^ a));
-            let take = !(lesser ^ wants_lesser);
-            (key, place) = (take.select(other_key, key), take.select(other_place, place));
+            pairs = exchange(axis, pairs, i ^ i64::from(distance), low, ascends);
             distance /= 2;
         }
         run *= 2;
     }
-    [key, place]
+    pairs
 }
 
 /// Each key's rank in its line, of equal keys the first before the others: what suits a processor, whose vectors compare one key with
@@ -187,6 +202,8 @@ impl Sorter<'_> {
         let kept = self.lines.kept.count();
         let size = block(self.target, 4).max(tile);
         let ranked = is_cpu(self.target);
+        // A driver in software compiles the network's steps for minutes, and its exchanges go through memory either way.
+        let rolled = self.target.is_software();
         let cut = Cut { lines: if ranked { 1 } else { extent(kept, 1, size / tile) }, points: tile, inner: true };
         let key_elem = compute(t).as_int();
         let (from_pairs, to_pairs) = (matches!(source, Source::Pairs { .. }), matches!(sink, Sink::Pairs { .. }));
@@ -232,7 +249,7 @@ impl Sorter<'_> {
                 let (keys, places, rank) = match ranked {
                     true => (keys, places, ranks(k, keys, tile).to(place)),
                     false => {
-                        let [keys, places] = bitonic(k, cut, keys, places);
+                        let [keys, places] = bitonic(k, cut, rolled, [keys, places]);
                         (keys, places, in_order)
                     }
                 };

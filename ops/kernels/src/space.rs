@@ -105,16 +105,13 @@ impl Space {
     }
     /// Arguments in the order of [`Form::declare`].
     pub fn args(&self, wide: bool, out: &mut Vec<Arg>) {
-        let form = self.form(wide);
-        let last = self.rank().wrapping_sub(1);
-        for (d, (n, strides)) in self.axes.iter().enumerate() {
-            out.push(integer(*n, wide));
-            for (i, s) in strides.iter().enumerate() {
-                if d != last || form.steps[i] == Step::Any {
-                    out.push(integer(*s, wide));
-                }
-            }
-        }
+        self.form(wide).args(self, out);
+    }
+    /// The same points with axes of extent 1 put before the others, so that there are at least `rank`.
+    pub fn padded(mut self, rank: usize) -> Space {
+        let missing = rank.saturating_sub(self.axes.len());
+        self.axes.splice(0..0, (0..missing).map(|_| (1, vec![0; self.operands])));
+        self
     }
 }
 
@@ -166,6 +163,28 @@ impl core::fmt::Display for Form {
 }
 
 impl Form {
+    /// Without what numbers happen to be: for code that serves all spaces of its rank.
+    pub fn general(mut self) -> Form {
+        self.steps.fill(Step::Any);
+        self.uneven()
+    }
+    /// Without what multiples of 16 would be good for.
+    pub fn uneven(mut self) -> Form {
+        self.even.fill(false);
+        self
+    }
+    /// A space's arguments in the order of [`Form::declare`].
+    pub fn args(&self, space: &Space, out: &mut Vec<Arg>) {
+        let last = space.rank().wrapping_sub(1);
+        for (d, (n, strides)) in space.axes.iter().enumerate() {
+            out.push(integer(*n, self.wide));
+            for (i, s) in strides.iter().enumerate() {
+                if d != last || self.steps[i] == Step::Any {
+                    out.push(integer(*s, self.wide));
+                }
+            }
+        }
+    }
     /// Declares the space's arguments.
     pub fn declare(&self, k: &Kernel) -> Walk {
         let (elem, rank) = (index(self.wide), self.even.len());

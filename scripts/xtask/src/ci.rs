@@ -23,7 +23,7 @@ const STEPS: &[Step] = &[
     ("OpenCL kernels on a checking simulator", || run(&mut command("scripts/oclgrind")).map(|()| String::new())),
     ("C and C++ programs", programs),
     ("conformance smoke", conformance),
-    ("portable kernels: C, OpenCL C, SPIR-V", portable),
+    ("profile core by portable kernels: C, OpenCL C, SPIR-V", portable_spots),
     ("kernels that Triton printed, through the host", corpus),
     // One case of each operator and type, whose kernels stand for the others; `cargo xtask nvrtc` does all cases and three architectures.
     ("portable kernels by NVRTC", || nvrtc::run(&["--first", "sm_90"])),
@@ -32,11 +32,18 @@ const STEPS: &[Step] = &[
     ("ABI gates", || abi::run_gates().map(|()| String::new())),
 ];
 
-/// Runs every step, also after a failure, and sums up.
-pub fn run_all() -> ExitCode {
+/// Steps that take too long to be done for each change.
+const LONG_STEPS: &[Step] = &[
+    ("profile core by portable kernels, every case of tier smoke", portable_smoke),
+    ("profile core on drivers as they are installed", installed_drivers),
+];
+
+/// Runs every step, also after a failure, and sums up; with the long ones where `full`.
+pub fn run_all(full: bool) -> ExitCode {
     let mut lines = Vec::new();
     let mut failed = 0;
-    for (name, step) in STEPS {
+    let steps = || STEPS.iter().chain(LONG_STEPS.iter().filter(|_| full));
+    for (name, step) in steps() {
         println!("\n=== {name}");
         let started = Instant::now();
         let result = step();
@@ -51,7 +58,7 @@ pub fn run_all() -> ExitCode {
         }
     }
     println!("\n=== summary\n{}", lines.join("\n"));
-    println!("{} steps, {failed} failed", STEPS.len());
+    println!("{} steps, {failed} failed", steps().count());
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -122,63 +129,86 @@ fn conformance() -> Outcome<String> {
     Ok(json)
 }
 
-/// Operators that each chip must run in f32 by portable kernels alone. Shown in the summary.
-const PORTABLE: &[(&str, &[&str])] = &[
-    (
-        "cpu",
-        &[
-            "add", "sub", "mul", "div", "exp", "tanh", "addcmul", "relu", "gelu", "silu", "sqrt", "log", "sin", "where", "copy", "cat", "sum", "mean",
-            "amax", "cumsum", "softmax", "layer_norm", "rms_norm", "mm", "bmm", "conv2d",
-        ],
-    ),
-    ("acme", &["add", "where", "cat", "sum", "softmax", "mm"]),
-    ("opencl", &["add", "mul", "exp", "relu", "gelu", "copy", "sum", "softmax"]),
-    ("vulkan", &["relu", "gelu", "add", "mul", "exp", "eq", "where", "copy", "sum", "amax", "argmax", "softmax", "layer_norm", "arange"]),
-];
+/// What each chip must run by portable kernels alone: these cases, or every cell of the profile core where none are named.
+const PORTABLE: &[(&str, &[&str])] = &[("cpu", &[]), ("opencl", &[]), ("vulkan", &[]), ("acme", &["add/f32/*", "where/f32/*", "cat/f32/*", "sum/f32/*", "softmax/f32/*", "mm/f32/*"])];
 
-/// What every chip must run by portable kernels alone: on the processor, and on the OpenCL and Vulkan drivers that are there. f32 stands for the
-/// other types, whose kernels the compiler's own tests run. Kernels compiled once are kept beside the build.
-fn portable() -> Outcome<String> {
-    let mut ran = Vec::new();
-    for (backend, operators) in PORTABLE {
-        let cases: Vec<String> = operators.iter().map(|o| format!("{o}/f32/*")).collect();
-        let words = ["conformance", "--backend", backend, "--implementation", "portable"].into_iter().chain(cases.iter().flat_map(|c| ["--case", c.as_str()]));
-        let mut suite = flagos(&words.collect::<Vec<_>>())?;
-        suite.env("FLAGOS_CACHE_DIR", target().join("kernels"));
-        let (code, text) = capture(&mut suite)?;
-        match code {
-            0 => ran.push(format!("{} operators on {backend}", operators.len())),
-            LEFT_OUT if !matches!(*backend, "cpu" | "acme") => ran.push(format!("{backend} left out")),
-            _ => return Err(format!("portable kernels on {backend}\n{}", tail(&text, 80))),
-        }
+/// The suite judges the profile core on a backend; what it says of it, or `None` where there is no device. Kernels compiled once are kept in `cache`
+/// beside the build.
+fn judge(backend: &str, cases: &[&str], more: &[&str], cache: &str, settings: &[(&str, String)]) -> Outcome<Option<String>> {
+    let place = target().join(cache);
+    let reports = target().join("conformance");
+    let report = reports.join(format!("{cache}-{backend}.json")).display().to_string();
+    let words = ["conformance", "--backend", backend, "--jobs", "2", "--report-json", &report].into_iter().chain(more.iter().copied());
+    let core = ["--profile", "core", "--required-only"].into_iter().filter(|_| cases.is_empty());
+    let mut suite = flagos(&words.chain(core).chain(cases.iter().flat_map(|c| ["--case", *c])).collect::<Vec<_>>())?;
+    suite.env("FLAGOS_CACHE_DIR", &place).env("POCL_CACHE_DIR", place.join("pocl")).envs(settings.iter().cloned());
+    [place.join("pocl"), reports].iter().try_for_each(std::fs::create_dir_all).map_err(|e| e.to_string())?;
+    let (code, text) = capture(&mut suite)?;
+    // The table by family and type, as it belongs into the log.
+    println!("{text}");
+    let line = text.lines().find(|l| l.starts_with("profile core")).or_else(|| text.lines().find(|l| l.starts_with("PASS"))).unwrap_or("");
+    match code {
+        0 => Ok(Some(line.split_whitespace().collect::<Vec<_>>().join(" "))),
+        LEFT_OUT if matches!(backend, "opencl" | "vulkan") => Ok(None),
+        _ => Err(format!("{backend}\n{}", tail(&text, 80))),
     }
-    println!("{PORTABLE:?}");
-    Ok(ran.join(", "))
 }
 
-/// The compiler's corpus on each driver: all of it, or for a driver that compiles slowly a part in which every construct is there. `flagos kernel check`
-/// runs the rest, and runs it on a chip's own machine with nothing but the installation and the data.
-const CORPUS: &[(&str, &[&str])] = &[
-    ("cpu", &["*"]),
-    ("acme", &["*matmul*", "reduce_*", "scans"]),
-    (
-        "opencl",
-        &[
-            "add", "argmax_rows", "arithmetic_float64", "atomics", "calls", "cast_f32_*", "collatz", "compare_and_swap", "descriptor_reduce", "early_return*", "flips", "functions",
-            "gather_*", "high_products_uint64", "histogram", "integers_int8", "integers_uint32", "layer_norm", "map_elementwise", "matmul_block_pointers", "matmul_f8e4m3",
-            "matmul_split_k", "nested", "philox", "pointwise_float16", "precise", "recurrence", "reduce_rows", "rope", "scans", "shapes", "softmax_float32", "sort_rows", "transpose",
-        ],
-    ),
-    ("vulkan", &["*"]),
-];
+/// What tells PoCL to hurry: fewer declarations to read, no second compilation for the block's size, no optimisation.
+fn hurry() -> Outcome<Vec<(&'static str, String)>> {
+    let (code, folder) = capture(command("scripts/pocl").arg(target().join("pocl")))?;
+    if code != 0 {
+        return Err(format!("scripts/pocl\n{folder}"));
+    }
+    let mut settings = vec![("POCL_WORK_GROUP_SPECIALIZATION", "0".to_owned()), ("POCL_EXTRA_BUILD_FLAGS", "-cl-opt-disable".to_owned())];
+    if !folder.trim().is_empty() && std::env::var_os("OCL_ICD_VENDORS").is_none() {
+        settings.push(("OCL_ICD_VENDORS", folder.trim().to_owned()));
+    }
+    Ok(settings)
+}
+
+/// All operators and types of the profile core by portable kernels alone: on the processor, and on the OpenCL and Vulkan drivers that are there.
+fn portable(tier: &str) -> Outcome<String> {
+    let settings = hurry()?;
+    let mut ran = Vec::new();
+    for (backend, cases) in PORTABLE {
+        let said = judge(backend, cases, &["--implementation", "portable", "--tier", tier], "kernels", &settings)?;
+        ran.push(said.map_or_else(|| format!("{backend} left out"), |s| format!("{backend}: {s}")));
+    }
+    Ok(ran.join("; "))
+}
+
+/// Three cases of each operator and type: what the time of a check allows where a kernel takes a driver a tenth of a second and more.
+fn portable_spots() -> Outcome<String> {
+    portable("spot")
+}
+
+fn portable_smoke() -> Outcome<String> {
+    portable("smoke")
+}
+
+/// Tier smoke as a user has it: drivers as installed, fallback allowed, exceptions and promises of each backend.
+fn installed_drivers() -> Outcome<String> {
+    let mut ran = Vec::new();
+    for backend in ["opencl", "vulkan"] {
+        let said = judge(backend, &[], &[], "kernels-installed", &[])?;
+        ran.push(said.map_or_else(|| format!("{backend} left out"), |s| format!("{backend}: {s}")));
+    }
+    Ok(ran.join("; "))
+}
+
+/// The compiler's corpus on each driver: all of it, or what is enough where another backend compiles the same code. `flagos kernel check` runs it on a
+/// chip's own machine with nothing but the installation and the data.
+const CORPUS: &[(&str, &[&str])] = &[("cpu", &["*"]), ("acme", &["*matmul*", "reduce_*", "scans"]), ("opencl", &["*"]), ("vulkan", &["*"])];
 
 /// These devices and drivers can do all of it, so nothing may be left out but a driver that is not there.
 fn corpus() -> Outcome<String> {
+    let settings = hurry()?;
     let mut ran = Vec::new();
     for (backend, kernels) in CORPUS {
         let words = ["kernel", "check", "ops/compiler/tests/corpus/data", "--backend", backend].into_iter().chain(kernels.iter().flat_map(|k| ["--case", *k]));
         let mut check = flagos(&words.collect::<Vec<_>>())?;
-        check.env("FLAGOS_CACHE_DIR", target().join("kernels"));
+        check.env("FLAGOS_CACHE_DIR", target().join("kernels")).envs(settings.iter().cloned());
         let (code, text) = capture(&mut check)?;
         let line = text.lines().find(|l| l.contains(" passed, ")).unwrap_or("").to_owned();
         println!("{}", if line.is_empty() { &text } else { &line });

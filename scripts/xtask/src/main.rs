@@ -58,7 +58,11 @@ enum Command {
     /// Compiles every portable kernel by NVRTC for sm_80, sm_90 and sm_120; FLAGOS_NVRTC_PATH names its folder, as scripts/nvrtc prints it.
     Nvrtc,
     /// Everything that must hold before a change lands.
-    Ci,
+    Ci {
+        /// Also the steps that take long.
+        #[arg(long)]
+        full: bool,
+    },
     /// Makes a new operator family or backend from the templates.
     #[command(subcommand)]
     New(new::What),
@@ -76,7 +80,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run().map(|()| ExitCode::SUCCESS),
         Command::Abi => abi::run_gates().map(|()| ExitCode::SUCCESS),
         Command::Nvrtc => nvrtc::run(&[]).map(|_| ExitCode::SUCCESS),
-        Command::Ci => Ok(ci::run_all()),
+        Command::Ci { full } => Ok(ci::run_all(full)),
         Command::New(what) => new::run(&what).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|e| {

@@ -15,7 +15,7 @@ pub fn target(format: KernelFormat, rich: bool) -> Target {
         format,
         arch: arch.to_owned(),
         caps: if rich { all } else { caps::FP64 | caps::INT64 },
-        max_block_threads: 1024,
+        max_block_threads: if format == KernelFormat::C { 1 } else { 1024 },
         // What the smallest devices have; on processors it bounds the arrays of a block.
         shared_bytes: if format == KernelFormat::C { 1 << 20 } else { 32 << 10 },
         subgroup,

@@ -75,6 +75,17 @@ pub fn divide<'m>(a: Num<'m>, b: Num<'m>) -> Num<'m> {
     invalid.select(math.nan(), signed.as_float())
 }
 
+/// a / b in single precision by way of double, whose quotients are exact. Rounding twice does no harm: unless it is a tie, a quotient of numbers of
+/// 24 bits lies further from one than a double's 53 bits can miss.
+pub fn divide_in_double<'m>(a: Num<'m>, b: Num<'m>) -> Num<'m> {
+    a.to_double().quotient_estimate(b.to_double()).to_single()
+}
+
+/// √x in single precision, likewise.
+pub fn square_root_in_double(x: Num<'_>) -> Num<'_> {
+    x.to_double().unary(Unary::Sqrt).to_single()
+}
+
 /// √x.
 pub fn square_root<'m>(x: Num<'m>) -> Num<'m> {
     let math = x.math();

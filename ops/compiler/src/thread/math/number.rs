@@ -300,6 +300,16 @@ impl<'m> Num<'m> {
         self.cast(Cast::SiToFp, self.math.elem)
     }
 
+    /// In double precision.
+    pub fn to_double(self) -> Num<'m> {
+        self.cast(Cast::ExtF, Elem::F64)
+    }
+
+    /// A double in single precision.
+    pub fn to_single(self) -> Num<'m> {
+        self.cast(Cast::TruncF, Elem::F32)
+    }
+
     /// A truth value as integer 0 or 1.
     pub fn as_int(self) -> Num<'m> {
         self.cast(Cast::ExtU, self.math.elem.as_int())

@@ -37,7 +37,7 @@ enum Op {
 }
 
 /// z[i] = op(x[i], y[i]), expanded; estimates of quotients and roots are off by `off` units in the last place.
-fn kernel(op: Op, elem: Elem, off: i64) -> Kernel {
+fn kernel(op: Op, elem: Elem, off: i64, target: &Target) -> Kernel {
     let mut k = Kernel::new("f", THREADS, 0);
     let [x, y, z] = [(); 3].map(|()| k.param(Ty::Ptr(elem)));
     let mut b = Build::new(&mut k);
@@ -53,7 +53,7 @@ fn kernel(op: Op, elem: Elem, off: i64) -> Kernel {
     };
     b.store(at(pz), &[r]);
     k.body = b.finish();
-    expand(&mut k, &vulkan());
+    expand(&mut k, target);
     verify(&k).unwrap();
     let body = core::mem::take(&mut k.body);
     k.body = worsened(&mut k, body, off);
@@ -88,7 +88,7 @@ fn worsened(k: &mut Kernel, body: Vec<Stmt>, off: i64) -> Vec<Stmt> {
     out
 }
 
-fn evaluate(op: Op, elem: Elem, off: i64, inputs: &[(u64, u64)]) -> Vec<u64> {
+fn evaluate(op: Op, elem: Elem, off: i64, target: &Target, inputs: &[(u64, u64)]) -> Vec<u64> {
     let size = elem.bytes() as usize;
     let padded = inputs.len().next_multiple_of(THREADS as usize);
     let pack = |f: &dyn Fn(&(u64, u64)) -> u64| {
@@ -97,7 +97,7 @@ fn evaluate(op: Op, elem: Elem, off: i64, inputs: &[(u64, u64)]) -> Vec<u64> {
         Arg::Buffer(bytes)
     };
     let mut args = [pack(&|p| p.0), pack(&|p| p.1), Arg::Buffer(vec![0; padded * size])];
-    interpret::run(&kernel(op, elem, off), [padded as u32 / THREADS, 1, 1], &mut args).unwrap();
+    interpret::run(&kernel(op, elem, off, target), [padded as u32 / THREADS, 1, 1], &mut args).unwrap();
     let Arg::Buffer(bytes) = &args[2] else { panic!() };
     let value = |c: &[u8]| c.iter().rev().fold(0, |all, b| all << 8 | u64::from(*b));
     bytes.chunks_exact(size).take(inputs.len()).map(value).collect()
@@ -188,7 +188,7 @@ fn judge(op: Op, elem: Elem, limit: f64, reference: impl Fn(f64, f64) -> f64) {
     inputs.extend((0..points()).map(|_| (random.float(elem), random.float(elem))));
     let mut worst = (0.0, 0, 0, 0);
     for off in [2, -2] {
-        let got = evaluate(op, elem, off, &inputs);
+        let got = evaluate(op, elem, off, &vulkan(), &inputs);
         for ((a, b), got) in inputs.iter().zip(got) {
             let far = distance(elem, got, reference(wide(elem, *a), wide(elem, *b)));
             if far > worst.0 {
@@ -272,6 +272,25 @@ fn quotients_roots_and_remainders_are_exact() {
     judge(Op::One(Unary::Sqrt), Elem::F64, 0.0, |x, _| x.sqrt());
     judge(Op::Two(Binary::RemF), Elem::F32, 0.0, |x, y| x % y);
     judge(Op::Two(Binary::RemF), Elem::F64, 0.0, |x, y| x % y);
+}
+
+/// On processors OpenCL's double precision stands in: every bit is that of single precision's own quotient and root.
+#[test]
+fn quotients_and_roots_in_double_are_exact() {
+    let target = Target { format: KernelFormat::OPENCL_C, max_block_threads: 1, caps: flagos_backend_api::caps::FP64, ..vulkan() };
+    assert!(!kernel(Op::Two(Binary::DivF), Elem::F32, 0, &target).to_string().contains("ctlz"));
+    let special = specials(Elem::F32);
+    let mut random = Random(7);
+    let mut inputs: Vec<(u64, u64)> = special.iter().flat_map(|a| special.iter().map(|b| (*a, *b))).collect();
+    inputs.extend((0..points()).map(|_| (random.float(Elem::F32), random.float(Elem::F32))));
+    // Subnormal quotients, where a double has the least to spare.
+    inputs.extend((0..points()).map(|_| (random.next() >> 33 & 0x07ff_ffff, 0x3e00_0000 | random.next() >> 38)));
+    for (op, exact) in [(Op::Two(Binary::DivF), (|x, y| x / y) as fn(f32, f32) -> f32), (Op::One(Unary::Sqrt), |x, _| x.sqrt())] {
+        for ((a, b), got) in inputs.iter().zip(evaluate(op, Elem::F32, 0, &target, &inputs)) {
+            let (got, want) = (f32::from_bits(got as u32), exact(f32::from_bits(*a as u32), f32::from_bits(*b as u32)));
+            assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{op:?} of {a:#x}, {b:#x}: {got:e}, not {want:e}");
+        }
+    }
 }
 
 #[test]
