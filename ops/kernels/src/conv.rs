@@ -154,7 +154,7 @@ fn cook(call: &Call, target: &Target) -> Result<Recipe> {
         return Ok(recipe);
     }
     let (factor, _) = types(t);
-    let tiles = Tiles::of(target, factor, [pixels, per_out, depth], 1);
+    let tiles = Tiles::of(target, factor, [pixels, per_out, depth], 1, false);
     let blocks = ceil_div(pixels, tiles.m.into()) * ceil_div(per_out, tiles.n.into()) * groups;
     let code = Code { entry: name, key: format!("product {t} {tiles}{flags}"), blocks, args, aligned: true };
     recipe.steps.push(code.threads(tiles.threads).step(declare, move |k, a, b| product(k, a, b, tiles, t, wide)));

@@ -22,6 +22,9 @@ const ENOUGH_BLOCKS: i64 = 96;
 /// Bytes of shared memory for three rounds of 128×64 and 64×256 two-byte factors, and for sums on their way out.
 const DEEP_ROUNDS: u32 = 208 << 10;
 
+/// Bytes of shared memory for one round of 128×32 and 32×128 two-byte factors, sums on their way out, and an addend of 128×128.
+const LARGE_ADDEND: u32 = 64 << 10;
+
 /// Rows, columns and depth of a block's tiles, and its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tiles {
@@ -40,8 +43,8 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// What suits a target for a product of m×k by k×n.
-    pub fn of(target: &Target, factor: Elem, [m, n, k]: [i64; 3], batch: i64) -> Tiles {
+    /// What suits a target for a product of m×k by k×n, with a matrix added or not.
+    pub fn of(target: &Target, factor: Elem, [m, n, k]: [i64; 3], batch: i64, added: bool) -> Tiles {
         if is_cpu(target) {
             return Tiles { m: extent(m, 1, 8), n: extent(n, 1, 64), k: extent(k, 1, 64), threads: 1, stages: 1, group: 1 };
         }
@@ -54,7 +57,7 @@ impl Tiles {
             return Tiles { m: 128, n: 256, k: extent(k, 16, depth), threads: 256, stages: 4, group: 8 };
         }
         let (side, depth, threads) = match factor.bytes() {
-            _ if unit && m > 64 && n > 64 => (128, 32, 256),
+            _ if unit && m > 64 && n > 64 && (!added || target.shared_bytes >= LARGE_ADDEND) => (128, 32, 256),
             _ if !factor.is_float() => (32, 16, 128),
             1 | 2 => (64, 32, 128),
             4 => (64, 16, 128),
@@ -159,7 +162,7 @@ fn product(call: &Call, target: &Target, batch: &[i64], [m, n, depth]: [i64; 3],
     let spaces = [&outer, &rows_space, &columns, &inner];
     let wide = spaces.iter().map(|s| s.reach()).fold(0i64, i64::saturating_add) >= 1 << 30;
     let (factor, sum) = types(t);
-    let tiles = Tiles::of(target, factor, [m, n, depth], outer.count());
+    let tiles = Tiles::of(target, factor, [m, n, depth], outer.count(), added);
     let forms: [Form; 4] = spaces.map(|s| s.form(wide));
     let scaled = operands.len() == 4 && call.operator.inputs.len() == 3;
     let flags = [(scaled, " scaled"), (added, " added"), (skip_product, " no product")];
