@@ -1,5 +1,7 @@
 //! Runs one call on the device through the production path, and looks at everything it may have touched.
 
+use std::collections::BTreeSet;
+
 use flagos_backend_api as abi;
 use flagos_backend_api::{Code, Tensor};
 use flagos_catalog::blas::BlasCase;
@@ -223,7 +225,11 @@ impl<'a> Execution<'a> {
                 let hits: Vec<usize> = (0..places.len()).filter(|e| wanted(places[*e])).collect();
                 if let Some(first) = hits.first() {
                     let at = index_text(guarded.tensor(), *first);
-                    failures.push(Failure::new(check, format!("{}: {} of {} elements {what}, the first at {at}", guarded.name(), hits.len(), places.len())));
+                    let place = span(places[*first]);
+                    let seen: BTreeSet<String> = runs.iter().map(|found| hex(&found[k][place.clone()])).collect();
+                    let seen: Vec<String> = seen.into_iter().take(4).collect();
+                    let text = format!("{}: {} of {} elements {what}, the first at {at}: {}", guarded.name(), hits.len(), places.len(), seen.join(", "));
+                    failures.push(Failure::new(check, text));
                 }
             };
             tell(Check::Unwritten, "are not written", &unwritten);
@@ -358,6 +364,11 @@ fn odd_bool(tensor: &Tensor, bytes: &[u8], origin: usize, name: &str) -> Option<
         odd = odd.or((byte > 1).then_some(byte));
     });
     odd.map(|byte| Failure::new(Check::Value, format!("{name} holds the truth value {byte:#04x}; it is stored as 0 or 1")))
+}
+
+/// An element's bytes as one number, most significant first: what tells NaNs apart and is short for every type.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().rev().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// A flat row-major index as a tuple.

@@ -66,6 +66,11 @@ impl Target {
         self.format == KernelFormat::CUDA_CPP && self.sm() >= 80
     }
 
+    /// Whether it is known which lane holds what of a matrix unit's fragments, so that they are taken apart and made from registers.
+    pub fn opens_fragments(&self) -> bool {
+        self.format == KernelFormat::CUDA_CPP && self.subgroup == 32
+    }
+
     /// Whether `Fma` of a float type is one instruction. Where it is not (Vulkan lets drivers round the product too; words "fma32" and "fma64" of
     /// `arch` say that one does not), code that needs no fused rounding does better with a product and a sum.
     pub fn fuses(&self, elem: Elem) -> bool {

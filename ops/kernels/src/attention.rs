@@ -16,13 +16,38 @@ pub fn recipes() -> Vec<(&'static str, Cook)> {
     vec![("scaled_dot_product_attention", cook)]
 }
 
-/// A block's tiles: queries, keys, columns of q and k at a time, columns of v.
+/// Tiles that keep a large chip at work.
+const ENOUGH_BLOCKS: i64 = 96;
+
+/// A block's tiles: queries, keys, columns of q and k at a time, columns of v; its threads, and the rounds that are under way at once.
 #[derive(Clone, Copy)]
 struct Tiles {
     l: u32,
     s: u32,
     e: u32,
     ev: u32,
+    threads: u32,
+    stages: u32,
+}
+
+impl Tiles {
+    /// What suits a target for l queries and s keys of width e and values of width ev.
+    fn of(target: &Target, factor: Elem, sum: Elem, [l, s, e, ev]: [i64; 4], batch: i64) -> Tiles {
+        let threads = threads(target);
+        if is_cpu(target) {
+            return Tiles { l: extent(l, 1, 16), s: extent(s, 1, 64), e: extent(e, 1, 128), ev: extent(ev, 1, 128), threads, stages: 1 };
+        }
+        let unit = target.matrix.iter().any(|m| m.factor == factor && m.sum == sum);
+        if unit && factor.bytes() == 2 && target.opens_fragments() && l > 16 && e <= 128 {
+            // A subgroup takes 16 queries: their logits, weights and sums never leave its registers.
+            let many = ceil_div(l, 128) * batch * ceil_div(ev, 128) >= ENOUGH_BLOCKS;
+            let l = extent(l, 32, if many { 128 } else { 64 });
+            return Tiles { l, s: extent(s, 16, 64), e: extent(e, 16, 128), ev: extent(ev, 16, 128), threads: l * 2, stages: 3 };
+        }
+        // What of q, k and v is in shared memory at a time stays within 32 KiB.
+        let most = if sum == Elem::F64 { 32 } else { 64 };
+        Tiles { l: extent(l, 16, most / 2), s: extent(s, 16, 32), e: extent(e, 16, most), ev: extent(ev, 16, most), threads, stages: 1 }
+    }
 }
 
 /// Operands in the order of offsets.
@@ -83,13 +108,7 @@ fn cook(call: &Call, target: &Target) -> Result<Recipe> {
     let spaces = [&batch, &of_l, &of_s, &of_e, &of_ev];
     let wide = spaces.iter().map(|s| s.reach()).fold(0i64, i64::saturating_add) >= 1 << 30;
     let (elem, sum) = (memory(t), accumulator(t));
-    let tiles = if is_cpu(target) {
-        Tiles { l: extent(l, 1, 16), s: extent(s, 1, 64), e: extent(e, 1, 128), ev: extent(ev, 1, 128) }
-    } else {
-        // What of q, k and v is in shared memory at a time stays within 32 KiB.
-        let most = if sum == Elem::F64 { 32 } else { 64 };
-        Tiles { l: extent(l, 16, most / 2), s: extent(s, 16, 32), e: extent(e, 16, most), ev: extent(ev, 16, most) }
-    };
+    let tiles = Tiles::of(target, elem, sum, [l, s, e, ev], batch.count());
     let parts = ceil_div(ev, tiles.ev.into());
     let blocks = batch.count() * ceil_div(l, tiles.l.into()) * parts;
     let forms = spaces.map(|s| s.form(wide));
@@ -118,7 +137,7 @@ fn cook(call: &Call, target: &Target) -> Result<Recipe> {
         _ => Arg::Scalar { bits: (scale as f32).to_bits().into(), bytes: 4 },
     });
     let code = Code { entry: entry(call.operator.name), key, blocks, args, aligned: true };
-    recipe.steps.push(code.threads(threads(target)).step(
+    recipe.steps.push(code.threads(tiles.threads).stages(tiles.stages).step(
         move |c: &Context| {
             let p = || c.pointer(elem);
             let (q, k, v, mask, y) = (p(), p(), p(), mask_elem.map(|e| c.pointer(e)), p());
@@ -155,6 +174,8 @@ impl Block<'_> {
         let column = (part * i64::from(tiles.ev) + k.arange(tiles.ev)).expand(0);
         let columns = a.ev.offsets(column);
         let rows = query.lt(l);
+        // The first key that a query does not see.
+        let limit = if self.hide == Hide::Causal { s.minimum(query + 1i64) } else { s };
         // Later keys are hidden from every query of the block.
         let end = if self.hide == Hide::Causal { s.minimum(first + i64::from(tiles.l)) } else { s };
         let loaded = self.single.then(|| self.query(&base, &queries, rows, k.int(elem, 0)));
@@ -167,15 +188,14 @@ impl Block<'_> {
             let key = (start + k.arange(tiles.s)).expand(0);
             let keys = a.s.offsets(key);
             let logits = self.logits(&base, &queries, rows, start, loaded) * a.scale;
-            let logits = self.hidden(logits, query, key, s, &base, &queries, &keys, rows);
+            let logits = self.hidden(logits, key, limit, &base, &queries, &keys, rows);
             let now = most.maximum(logits.max(1).expand(1));
             // All hidden so far: whatever they are relative to, their weights are 0.
             let from = now.equals(f64::NEG_INFINITY).select(0.0, now);
             let (weights, before) = ((logits - from).exp(), (most - from).exp());
             let down = (start + k.arange(tiles.s)).expand(1);
             let values = (a.v + (base[V] + a.s.offsets(down)[V] + columns[V])).load_masked(down.lt(s) & column.lt(ev), 0i64);
-            let added = narrow(weights, t).dot(values, k.zeros(&[tiles.l, tiles.ev], sum));
-            [now, total * before + weights.sum(1).expand(1), y * before + added]
+            [now, total * before + weights.sum(1).expand(1), narrow(weights, t).dot(values, y * before)]
         });
         // Nothing seen gives 0.
         let y = y * (k.float(sum, 1.0).splat(&total.shape()) / total.equals(0.0).select(1.0, total));
@@ -212,12 +232,11 @@ impl Block<'_> {
 
     /// Logits with -∞ where a key is hidden or past the end, and the mask added.
     #[allow(clippy::too_many_arguments)] // a tile's rows and columns, with their offsets
-    fn hidden(&self, logits: Expr, query: Expr, key: Expr, s: Expr, base: &[Expr], queries: &[Expr], keys: &[Expr], rows: Expr) -> Expr {
-        let mut seen = key.lt(s);
+    fn hidden(&self, logits: Expr, key: Expr, limit: Expr, base: &[Expr], queries: &[Expr], keys: &[Expr], rows: Expr) -> Expr {
+        let mut seen = key.lt(limit);
         let mut logits = logits;
-        let mask = |m: Expr| (m + (base[MASK] + queries[MASK] + keys[MASK])).load_masked(rows & key.lt(s), 0i64);
+        let mask = |m: Expr| (m + (base[MASK] + queries[MASK] + keys[MASK])).load_masked(rows & key.lt(limit), 0i64);
         match (self.hide, self.a.mask) {
-            (Hide::Causal, _) => seen = seen & key.le(query),
             (Hide::Bool, Some(m)) => seen = seen & mask(m).differs(0i64),
             (Hide::Add, Some(m)) => logits = logits + widen(mask(m), self.t, self.sum),
             _ => {}

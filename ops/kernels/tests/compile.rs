@@ -4,8 +4,9 @@ mod support;
 
 use std::collections::{BTreeMap, HashSet};
 
-use flagos_backend_api::KernelFormat;
-use flagos_catalog::{Cases, Tier, assignments, operators};
+use flagos_backend_api::{DType, KernelFormat, Tensor};
+use flagos_catalog::{AttrValue, Call, Cases, Tier, assignments, operators};
+use flagos_compiler::lower::lower;
 use flagos_compiler::{Elem, MatrixShape, Target, compile};
 use flagos_kernels::cook;
 
@@ -67,4 +68,27 @@ fn for_matrix_units_with_little_shared_memory() {
         let target = Target { shared_bytes, matrix: matrix.clone(), arch: arch.clone(), ..support::target(KernelFormat::SPIRV_VULKAN, true) };
         cases_compile(&target, Tier::Quick, |family| ["matmul", "conv", "attention"].contains(&family));
     }
+}
+
+#[test]
+fn attention_with_open_fragments_keeps_logits_weights_and_sums_in_registers() {
+    let target = support::matrix_units();
+    let operator = operators().iter().find(|o| o.name == "scaled_dot_product_attention").expect("the operator");
+    let x = Tensor::contiguous(DType::F16, &[4, 32, 2048, 128]);
+    let mut call = Call::new(operator, &[x, x, x, Tensor::NONE], &[], &[("is_causal", AttrValue::Int(1))]).expect("a call");
+    call.outputs = vec![x];
+    let recipe = cook(operator.name).expect("a recipe")(&call, &target).expect("steps");
+    let [step] = recipe.steps.as_slice() else { panic!("{} steps", recipe.steps.len()) };
+    let kernel = step.aligned.as_ref().expect("a kernel for aligned operands");
+    let lowered = lower(&(kernel.build)(), kernel.entry, &target, &kernel.options).expect("lowered");
+    if let Ok(file) = std::env::var("FLAGOS_DUMP") {
+        let code = compile(&(kernel.build)(), kernel.entry, &target, &kernel.options).expect("code");
+        std::fs::write(file, format!("{lowered}\n{code:?}")).unwrap();
+    }
+    let text = lowered.to_string();
+    for (what, count) in [("fragment_mul_add", 64 + 64), ("fragment_store", 0), ("fragment_zero", 8)] {
+        assert_eq!(text.matches(&format!("{what} ")).count() + text.matches(&format!("{what}\n")).count(), count, "{what} in\n{text}");
+    }
+    // Staged keys and values, three rounds of each, and queries on their way into fragments.
+    assert!(text.contains("copy_wait 1"), "no rounds under way in\n{text}");
 }

@@ -6,14 +6,18 @@ mod judge;
 #[path = "support/machine.rs"]
 mod machine;
 
-use flagos_backend_api::KernelFormat;
-use flagos_catalog::{Cases, Tier, assignments, operators};
+use flagos_backend_api::{DType, KernelFormat};
+use flagos_catalog::{Assignment, Case, Cases, Tier, assignments, operators};
 use flagos_compiler::run::Arg;
 use flagos_compiler::{Target, lower, thread, tile};
 use flagos_kernels::Kernel;
 
 /// Runs the cases of operators of one family for a target.
 fn family(name: &str, target: &Target, aligned: bool) {
+    cases(name, target, aligned, &|_, case| case.tier == Tier::Smoke);
+}
+
+fn cases(name: &str, target: &Target, aligned: bool, wanted: &dyn Fn(&Assignment, &Case) -> bool) {
     let run = |program: &tile::Program, kernel: &Kernel, grid: [u32; 3], args: &mut [Arg]| {
         let lowered = lower::lower(program, kernel.entry, target, &kernel.options).map_err(|e| format!("lowering: {e}"))?;
         thread::interpret::run(&lowered, grid, args).map_err(|e| e.to_string())
@@ -21,7 +25,7 @@ fn family(name: &str, target: &Target, aligned: bool) {
     let mut failures = Vec::new();
     for o in operators().iter().filter(|o| o.family == name) {
         for types in assignments(o) {
-            for case in Cases::of(o).iter().filter(|c| c.tier == Tier::Smoke) {
+            for case in Cases::of(o).iter().filter(|c| wanted(&types, c)) {
                 let instance = case.instance(o, &types, 1).expect("a case");
                 if let Err(e) = judge::check(o, &instance, target, aligned, &run) {
                     failures.push(format!("{}: {e}", instance.id));
@@ -47,3 +51,24 @@ macro_rules! families {
     };
 }
 families!(activation, arithmetic, exponential, comparison, bitwise, select, copy, reduction, softmax, norm, scan, index, create, random, sort, matmul, conv, attention);
+
+/// Matrix units whose fragments are taken apart and made of registers.
+mod open_fragments {
+    use super::*;
+
+    #[test]
+    fn matmul() {
+        family("matmul", &support::matrix_units(), true);
+    }
+
+    #[test]
+    fn attention() {
+        family("attention", &support::matrix_units(), true);
+    }
+
+    #[test]
+    fn attention_over_several_tiles() {
+        let wanted = |types: &Assignment, case: &Case| case.tier == Tier::Quick && types.inputs[0] == DType::F16;
+        cases("attention", &support::matrix_units(), true, &wanted);
+    }
+}

@@ -1,7 +1,8 @@
 //! Matrix fragments of CUDA C++ as `mma.sync` takes them.
 //!
 //! With g = lane / 4 and t = lane % 4, and e elements of a factor in 32 bits: register r of A holds row g + 8·(r % 2) at depths from
-//! t·e + 4·e·(r / 2) on, register r of B column g at depths from t·e + 4·e·r on, register r of the sum row g + 8·(r / 2) and column 2·t + r % 2.
+//! t·e + 4·e·(r / 2) on, register r of B column g at depths from t·e + 4·e·r on, register r of the sum row g + 8·(r / 2) and column 2·t + r % 2;
+//! [`FragmentInfo::held`] says the same to the lowering.
 
 use super::cuda::MATRIX_SHAPES;
 use super::source::{Printer, invalid, line};
@@ -56,6 +57,9 @@ fn factor_type(elem: Elem) -> &'static str {
 
 /// Writes the definition of a fragment.
 pub(super) fn define(p: &mut Printer<'_>, result: Val, inst: &Inst) -> Result<()> {
+    if let Inst::FragmentGet(from, i) = inst {
+        return element(p, result, *from, *i);
+    }
     let FragmentInfo { shape, role } = info(p, result)?;
     let (ty, n) = (p.value_type(p.kernel.ty(result))?, result.0);
     match inst {
@@ -82,7 +86,27 @@ pub(super) fn define(p: &mut Printer<'_>, result: Val, inst: &Inst) -> Result<()
             }
             line!(p, "const {ty} v{n} = fl_mma_{}(v{}, v{}, v{});", name(&shape), a.0, b.0, c.0);
         }
+        Inst::FragmentOf(values) => {
+            let elem = if role == Role::Sum { shape.sum } else { shape.factor };
+            let texts: Vec<String> = values.iter().map(|v| format!("v{}", v.0)).collect();
+            let registers: Vec<String> = match elem.bytes() {
+                2 => texts.chunks(2).map(|pair| format!("fl_pair({})", pair.join(", "))).collect(),
+                _ => texts,
+            };
+            line!(p, "const {ty} v{n} = {{{{{}}}}};", registers.join(", "));
+        }
         _ => line!(p, "const {ty} v{n} = {{}};"),
+    }
+    Ok(())
+}
+
+/// Writes the definition of an element that a lane holds of a sum.
+fn element(p: &mut Printer<'_>, result: Val, from: Val, i: u32) -> Result<()> {
+    let sum = info(p, from)?.shape.sum;
+    let (ty, n) = (p.value_type(Ty::Elem(sum))?, result.0);
+    match sum.bytes() {
+        2 => line!(p, "const {ty} v{n} = ({ty})(v{}.r[{}] >> {});", from.0, i / 2, 16 * (i % 2)),
+        _ => line!(p, "const {ty} v{n} = v{}.r[{i}];", from.0),
     }
     Ok(())
 }
@@ -149,6 +173,9 @@ template <typename E, int N, bool NEAR, bool ALIGNED> FN fl_fragment<u32, N> fl_
 
 /// Text of a helper; `name` without "fl_".
 pub(super) fn helper(name: &str) -> Option<String> {
+    if name == "pair" {
+        return Some("FN u32 fl_pair(u16 low, u16 high) {\n    return (u32)low | (u32)high << 16;\n}\n".to_owned());
+    }
     if name == "load_factor" {
         return Some(LOAD_FACTOR.to_owned());
     }

@@ -139,7 +139,9 @@ impl Printer<'_> {
                 }
                 return Err(invalid(format!("a constant of type {ty:?}")));
             }
-            Inst::FragmentZero | Inst::FragmentLoad { .. } | Inst::FragmentMulAdd(..) => return self.dialect.matrix(self, result, inst),
+            Inst::FragmentZero | Inst::FragmentLoad { .. } | Inst::FragmentMulAdd(..) | Inst::FragmentGet(..) | Inst::FragmentOf(..) => {
+                return self.dialect.matrix(self, result, inst);
+            }
             Inst::Undef if matches!(ty, Ty::Fragment(_)) => return self.dialect.matrix(self, result, &Inst::FragmentZero),
             Inst::Atomic { mask, .. } | Inst::AtomicCas { mask, .. } => return self.atomic(result, inst, *mask),
             Inst::Undef => "0".to_owned(),

@@ -327,6 +327,8 @@ impl Emitter<'_> {
             Inst::FragmentZero => self.constant(ty, 0)?,
             Inst::FragmentLoad { array, index, stride, transposed, .. } => self.fragment_load(ty, *array, *index, *stride, *transposed)?,
             Inst::FragmentMulAdd(a, b, c) => self.fragment_mul_add(ty, [*a, *b, *c].map(|v| self.id(v)))?,
+            // Cooperative matrices do not tell which lane holds what.
+            Inst::FragmentGet(..) | Inst::FragmentOf(..) => return unsupported("tt.dot", format!("kernel '{}' takes a fragment apart", self.kernel.name)),
         };
         Ok(vec![one])
     }

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use crate::error::Result;
 use crate::lower::facts::power;
-use crate::lower::layout::Layout;
+use crate::lower::layout::{Layout, axis_bits};
 use crate::lower::matrix::{Fragments, Plan};
 use crate::lower::node::{Kind, Node, Slot, Src, Storage, cheap, item_ty};
 use crate::lower::ops::{item, uses};
+use crate::lower::rows::elementwise;
 use crate::lower::{Lower, Rep};
 use crate::thread::{Effect, Inst, Role, Stmt, Ty, Val, Var};
 use crate::tile::{Binary, Block, Item, Op, OpKind, Type, Value};
@@ -187,11 +188,13 @@ impl Lower<'_> {
                 continue;
             }
             let layout = match init {
-                Rep::Tile(n) => self.prefer(n).or_else(|| self.carry_layout(region, i, &ty)),
+                Rep::Tile(n) => self.prefer(n).or_else(|| self.carry_layout(region, i)),
                 Rep::Scalar(_) => None,
             };
             carries.push(self.carry(&ty, layout)?);
         }
+        let lefts = self.lefts.clone();
+        self.left_factors(region)?;
         let pipeline = self.pipeline(region, &inits, [low, high, step], unsigned)?;
         self.assign(&carries, &inits)?;
         let uniform = self.uniform;
@@ -220,16 +223,47 @@ impl Lower<'_> {
         if let Some(p) = &pipeline {
             self.drain(p);
         }
+        self.lefts = lefts;
         self.finish(op, &carries);
         Ok(())
     }
 
-    /// The layout of what a loop carries when its start has none: that of a product yielded.
-    fn carry_layout(&self, region: &Block, i: usize, ty: &Type) -> Option<Layout> {
-        let last = region.ops.last()?.operands.get(i)?;
-        let def = region.ops.iter().find(|o| o.results.contains(last))?;
-        let product = matches!(def.kind, OpKind::Dot { .. } | OpKind::DotScaled { .. });
-        product.then(|| self.plan_of(def).map_or_else(|| self.dot_layout(ty.shape()), |p| p.layout))
+    /// The layout of what a loop carries when its start has none: that of what it yields.
+    fn carry_layout(&self, region: &Block, i: usize) -> Option<Layout> {
+        self.expected(region, *region.ops.last()?.operands.get(i)?, &mut HashSet::new())
+    }
+
+    /// The layout that a value of a region will have, where it follows from a product.
+    fn expected(&self, region: &Block, value: Value, seen: &mut HashSet<Value>) -> Option<Layout> {
+        let def = region.ops.iter().find(|o| o.results.contains(&value)).filter(|_| seen.insert(value))?;
+        let mut of = |v: &Value| self.expected(region, *v, seen);
+        match &def.kind {
+            OpKind::Dot { .. } | OpKind::DotScaled { .. } => {
+                Some(self.plan_of(def).map_or_else(|| self.dot_layout(self.function.ty(value).shape()), |p| p.layout))
+            }
+            OpKind::Reduce(axis) => {
+                let operand = def.operands.first()?;
+                let (low, high) = axis_bits(self.function.ty(*operand).shape(), *axis as usize);
+                let layout = of(operand)?;
+                let bits = layout.homes.len();
+                Some(layout.keep((0..bits).filter(|b| *b < low || *b >= high)))
+            }
+            OpKind::ExpandDims(_) => of(def.operands.first()?),
+            kind if elementwise(kind) => def.operands.iter().find_map(of),
+            _ => None,
+        }
+    }
+
+    /// Left factors from outside a loop, which its products want in fragments: made once.
+    fn left_factors(&mut self, region: &Block) -> Result<()> {
+        for op in region.ops.iter().filter(|o| matches!(o.kind, OpKind::Dot { .. })) {
+            if let (Some(Rep::Tile(node)), Some(plan)) = (self.env.get(&op.operands[0]).cloned(), self.plan_of(op))
+                && let Some(made) = self.left_fragments(&plan, &node)?
+            {
+                self.lefts.insert(node.id, made);
+            }
+        }
+        Ok(())
     }
 
     /// Divisibility and origin of a carried scalar that grows by a fixed step.

@@ -40,8 +40,8 @@ impl Lower<'_> {
         Layout::spread(bits, &order, columns + rows, self.thread_bits)
     }
 
-    /// a·b + c, of two or (batched) three axes.
-    pub fn dot(&mut self, a: &Rc<Node>, b: &Rc<Node>, c: &Rc<Node>, precision: DotPrecision) -> Result<Rc<Node>> {
+    /// a·b + c, of two or (batched) three axes; `rows`: its rows had better stay in one subgroup.
+    pub fn dot(&mut self, a: &Rc<Node>, b: &Rc<Node>, c: &Rc<Node>, precision: DotPrecision, rows: bool) -> Result<Rc<Node>> {
         let shape = c.shape.clone();
         let (Some(factor), Some(result)) = (a.item.elem(), c.item.elem()) else { return Err(self.unsupported("factors that are no numbers")) };
         let other = b.item.elem().unwrap_or(factor);
@@ -50,7 +50,7 @@ impl Lower<'_> {
         }
         let sum = sum_elem(factor, result);
         let rank = shape.len();
-        if let Some(plan) = self.unit_plan(&shape, a.shape[rank - 1], [factor, other], sum, precision) {
+        if let Some(plan) = self.unit_plan(&shape, a.shape[rank - 1], [factor, other], sum, precision, rows) {
             let start = self.converted(c, sum);
             let product = self.dot_in_unit(plan, a, b, &start)?;
             return Ok(self.converted(&product, result));

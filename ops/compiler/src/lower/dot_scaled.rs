@@ -39,7 +39,7 @@ impl Lower<'_> {
         if a.shape[1] != b.shape[0] || a.shape[0] != c.shape[0] || b.shape[1] != c.shape[1] {
             return Err(self.unsupported(format!("{:?} times {:?} plus {:?}", a.shape, b.shape, c.shape)));
         }
-        self.dot(&a, &b, c, DotPrecision::Ieee)
+        self.dot(&a, &b, c, DotPrecision::Ieee, false)
     }
 
     /// The type factors of these formats (with scales or without) are multiplied in: scaled values of at most three significant bits are

@@ -1,8 +1,11 @@
 //! Products on matrix units: factors in shared memory, sums in fragments that loops carry.
 //!
 //! The fragments of a product are shared out among the subgroups in blocks. A sum leaves its fragments only where something else than a
-//! product wants its elements: each subgroup then passes them through a patch of shared memory of its own, into registers laid out so that no
-//! element changes its subgroup.
+//! product wants its elements: where fragments are open (`Target::opens_fragments`) their registers are those of a layout; elsewhere each
+//! subgroup passes them through a patch of shared memory of its own, into registers laid out so that no element changes its subgroup.
+//!
+//! Where rows of a product are reduced, or the product becomes the left factor of another (`rows.rs`), a subgroup has whole rows: with open
+//! fragments nothing of softmax(a·b)·c then leaves the registers of its lanes.
 
 use std::rc::Rc;
 
@@ -29,6 +32,15 @@ pub(super) struct Plan {
     across: [u32; 2],
     /// Registers of the elements outside fragments.
     pub layout: Layout,
+    /// These are the fragments' own.
+    open: bool,
+}
+
+impl Plan {
+    /// Whether left factors are made of registers: a subgroup with whole rows reads each row of them once.
+    pub fn left_in_registers(&self) -> bool {
+        self.open && self.across[1] == 0 && self.across[0] > 0 && self.shape.factor.bytes() == 2
+    }
 }
 
 /// The elements of a tile in sum fragments, row by row.
@@ -55,7 +67,8 @@ pub(super) struct Factor {
 
 impl Lower<'_> {
     /// The plan for an m×n product of a depth, if a matrix unit fits.
-    pub fn unit_plan(&self, shape: &[u32], depth: u32, factors: [Elem; 2], sum: Elem, precision: DotPrecision) -> Option<Plan> {
+    /// With `rows`, each subgroup has whole rows if there are enough.
+    pub fn unit_plan(&self, shape: &[u32], depth: u32, factors: [Elem; 2], sum: Elem, precision: DotPrecision, rows: bool) -> Option<Plan> {
         let &[m, n] = shape else { return None };
         let width = self.kernel.subgroup;
         let vague = factors[0] == Elem::F32 && precision != DotPrecision::Tf32;
@@ -71,12 +84,13 @@ impl Lower<'_> {
         let choices = (0..=subgroups).flat_map(|r| (0..=subgroups - r).map(move |c| [r, c]));
         let across = choices.filter(|[r, c]| 1 << r <= tiles[0] && 1 << c <= tiles[1]).min_by_key(|[r, c]| {
             let each = [tiles[0] >> r, tiles[1] >> c];
-            (each[0] * each[1], each[0] * shape.m + each[1] * shape.n)
+            (rows && *r < subgroups, each[0] * each[1], each[0] * shape.m + each[1] * shape.n)
         })?;
         let each = [tiles[0] >> across[0], tiles[1] >> across[1]];
-        let layout = self.unit_layout(&shape, each, across);
+        let open = self.target.opens_fragments();
+        let layout = if open { open_layout(&shape, [each[0], each[1]], across) } else { self.unit_layout(&shape, each, across) };
         let room = self.unit_room(&shape, [m, n], depth) <= self.target.shared_bytes;
-        (room && layout.regs() <= MOST_REGISTERS).then_some(Plan { shape, each, across, layout })
+        (room && layout.regs() <= MOST_REGISTERS).then_some(Plan { shape, each, across, layout, open })
     }
 
     /// Bytes of shared memory that a product takes.
@@ -124,12 +138,12 @@ impl Lower<'_> {
             OpKind::Dot { precision } => {
                 let b = self.function.ty(op.operands[1]);
                 let sum = super::dot::sum_elem(a.elem()?, c.elem()?);
-                self.unit_plan(c.shape(), *a.shape().last()?, [a.elem()?, b.elem()?], sum, *precision)
+                self.unit_plan(c.shape(), *a.shape().last()?, [a.elem()?, b.elem()?], sum, *precision, self.rows.contains(op.results.first()?))
             }
             OpKind::DotScaled { formats, scales, pack_k } => {
                 let depth = a.shape().last()? * if formats[0] == "e2m1" && pack_k[0] { 2 } else { 1 };
                 let elem = self.scaled_elem([0, 1].map(|i| (formats[i].as_str(), scales[i])));
-                self.unit_plan(c.shape(), depth, [elem; 2], Elem::F32, DotPrecision::Ieee)
+                self.unit_plan(c.shape(), depth, [elem; 2], Elem::F32, DotPrecision::Ieee, false)
             }
             _ => None,
         }
@@ -170,19 +184,56 @@ impl Lower<'_> {
     pub fn dot_in_unit(&mut self, plan: Plan, a: &Rc<Node>, b: &Rc<Node>, c: &Rc<Node>) -> Result<Rc<Node>> {
         // The sum leaves other fragments, if it must, before the factors take their place.
         let sums = self.sum_fragments(&plan, c)?;
-        let factors = self.factors([Some(a), Some(b)], [None, None], plan.shape.factor)?;
-        self.multiply_in_unit(plan, factors, a.shape[1], sums, &c.shape.clone())
+        let left = self.left_fragments(&plan, a)?;
+        let factors = self.factors([Some(a).filter(|_| left.is_none()), Some(b)], [None, None], plan.shape.factor)?;
+        self.multiply_in_unit(plan, factors, left.as_deref(), a.shape[1], sums, &c.shape.clone())
     }
 
-    /// Sums and products of factors in shared memory.
-    pub fn multiply_in_unit(&mut self, plan: Plan, factors: [Factor; 2], depth: u32, mut sums: Vec<Val>, extents: &[u32]) -> Result<Rc<Node>> {
+    /// A left factor in fragments made of registers, row by row; none where it goes through shared memory.
+    pub fn left_fragments(&mut self, plan: &Plan, node: &Rc<Node>) -> Result<Option<Vec<Val>>> {
+        let shape = plan.shape;
+        if !plan.left_in_registers() || node.item.elem() != Some(shape.factor) {
+            return Ok(None);
+        }
+        if let Some(made) = self.lefts.get(&node.id) {
+            return Ok(Some(made.clone()));
+        }
+        let steps = node.shape[1] / shape.k;
+        // Two sums' worth of columns are one factor's depth.
+        let layout = open_layout(&MatrixShape { n: 8, ..shape }, [plan.each[0], node.shape[1] / 8], plan.across);
+        if layout.regs() > MOST_REGISTERS {
+            return Ok(None);
+        }
+        self.prepare(node, &self.wants(&layout, 0))?;
+        let ty = self.fragment_ty(shape, Role::A);
+        let held = FragmentInfo { shape, role: Role::A }.elements_per_lane();
+        let mut out = Vec::new();
+        for fragment in 0..plan.each[0] * steps {
+            out.push(self.fragment_of(ty, node, &layout, fragment * held, held)?);
+        }
+        Ok(Some(out))
+    }
+
+    /// A fragment of `count` registers from one on.
+    fn fragment_of(&mut self, ty: Ty, node: &Rc<Node>, layout: &Layout, first: u32, count: u32) -> Result<Val> {
+        let values = (first..first + count).map(|n| self.eval(node, &layout.pos(&const_bits(n, layout.reg_bits())))).collect::<Result<Vec<_>>>()?;
+        Ok(self.inst(ty, Inst::FragmentOf(values)))
+    }
+
+    /// Sums and products of factors in shared memory; of a left factor elsewhere its fragments.
+    pub fn multiply_in_unit(
+        &mut self, plan: Plan, factors: [Option<Factor>; 2], left: Option<&[Val]>, depth: u32, mut sums: Vec<Val>, extents: &[u32],
+    ) -> Result<Rc<Node>> {
         let shape = plan.shape;
         let starts = self.block_start(&plan);
         let tys = [Role::A, Role::B, Role::Sum].map(|r| self.fragment_ty(shape, r));
         let side = [shape.m, shape.n];
         // Of factor i, the fragments at a depth.
         let load = |l: &mut Self, i: usize, k: u32| -> Vec<Val> {
-            let f = factors[i];
+            let Some(f) = factors[i] else {
+                let (steps, step) = ((depth / shape.k) as usize, (k / shape.k) as usize);
+                return left.unwrap_or_default().chunks(steps).map(|row| row[step]).collect();
+            };
             // Lines of the left factor run along the depth, those of the right one across it.
             let near = (i == 0) != f.turned;
             let vector = 16 / shape.factor.bytes();
@@ -229,30 +280,30 @@ impl Lower<'_> {
     }
 
     /// Both factors in shared memory: those that are not staged are put there, rows apart by a few elements more than they have.
-    pub fn factors(&mut self, tiles: [Option<&Rc<Node>>; 2], staged: [Option<Factor>; 2], elem: Elem) -> Result<[Factor; 2]> {
+    /// What is neither is `None`.
+    pub fn factors(&mut self, tiles: [Option<&Rc<Node>>; 2], staged: [Option<Factor>; 2], elem: Elem) -> Result<[Option<Factor>; 2]> {
         let held = self.held.len();
         let (mut out, mut used, mut versions) = (Vec::new(), false, Vec::new());
         for node in tiles.iter().flatten() {
             versions.push((*node, self.settle(node)?));
         }
         for (tile, factor) in tiles.iter().zip(staged) {
-            out.push(match (tile, factor) {
-                (Some(node), _) => {
+            out.push(match tile {
+                Some(node) => {
                     let stride = stride(node.shape[1], elem);
                     let (array, before) = self.typed(elem, node.shape[0] * stride)?;
                     self.held.push(array.0);
                     used |= before;
-                    Factor { array, base: None, stride, turned: false }
+                    Some(Factor { array, base: None, stride, turned: false })
                 }
-                (None, Some(factor)) => factor,
-                (None, None) => return Err(self.internal("a product without a factor".into())),
+                None => factor,
             });
         }
         self.held.truncate(held);
         if used {
             self.barrier(false);
         }
-        let places = tiles.iter().zip(&out).filter(|(t, _)| t.is_some()).map(|(_, f)| *f);
+        let places = tiles.iter().zip(&out).filter(|(t, _)| t.is_some()).filter_map(|(_, f)| *f);
         for ((node, version), Factor { array, stride, .. }) in versions.iter().zip(places.collect::<Vec<_>>()) {
             let columns = log2(node.shape[1]) as usize;
             let group = version.layout.vector_bits(0, columns).min(log2(16 / elem.bytes()) as usize);
@@ -275,10 +326,7 @@ impl Lower<'_> {
         if !versions.is_empty() {
             self.barrier(false);
         }
-        match out.as_slice() {
-            [a, b] => Ok([*a, *b]),
-            _ => Err(self.internal("a product has two factors".into())),
-        }
+        Ok([out[0], out[1]])
     }
 
     /// A shared array of an element type; whether others may still be reading it.
@@ -347,6 +395,10 @@ impl Lower<'_> {
             return Ok((0..count).map(|_| self.inst(ty, Inst::FragmentZero)).collect());
         }
         self.prepare(node, &self.wants(&plan.layout, 0))?;
+        if plan.open {
+            let held = FragmentInfo { shape: plan.shape, role: Role::Sum }.elements_per_lane();
+            return (0..count as u32).map(|n| self.fragment_of(ty, node, &plan.layout, n * held, held)).collect();
+        }
         let (array, start) = self.patch(&plan.shape)?;
         let mut out = Vec::new();
         for fragment in 0..count {
@@ -365,8 +417,15 @@ impl Lower<'_> {
     /// Gives a tile in fragments registers as well.
     pub fn out_of_fragments(&mut self, node: &Rc<Node>, fragments: &Fragments) -> Result<()> {
         let plan = &fragments.plan;
-        let (array, start) = self.patch(&plan.shape)?;
         let elem = plan.shape.sum;
+        if plan.open {
+            let held = FragmentInfo { shape: plan.shape, role: Role::Sum }.elements_per_lane();
+            let places: Vec<(Val, u32)> = fragments.values.iter().flat_map(|f| (0..held).map(|i| (*f, i))).collect();
+            let values = places.into_iter().map(|(f, i)| self.inst(Ty::Elem(elem), Inst::FragmentGet(f, i))).collect();
+            self.keep(node, plan.layout.clone(), Storage::Vals(values));
+            return Ok(());
+        }
+        let (array, start) = self.patch(&plan.shape)?;
         let mut values = vec![start; plan.layout.regs() as usize];
         for (n, fragment) in fragments.values.iter().enumerate() {
             self.effect(Effect::FragmentStore { fragment: *fragment, array, index: start, stride: plan.shape.n });
@@ -382,6 +441,23 @@ impl Lower<'_> {
         self.keep(node, plan.layout.clone(), Storage::Vals(values));
         Ok(())
     }
+}
+
+/// Registers as [`FragmentInfo::held`] numbers them, fragment after fragment along the rows: of a sum, and (as if of n = 8) of a left factor of
+/// two-byte elements.
+fn open_layout(shape: &MatrixShape, each: [u32; 2], across: [u32; 2]) -> Layout {
+    let [down, right] = each.map(|n| log2(n) as u8);
+    let tall = log2(shape.m) as u8 - 3;
+    let first = 1 + tall;
+    let groups = |n: u32, from: u32| (0..n as u8).map(move |b| Home::Thread(5 + from as u8 + b));
+    let mut homes = vec![Home::Reg(0), Home::Thread(0), Home::Thread(1)];
+    homes.extend((0..right).map(|b| Home::Reg(first + b)));
+    homes.extend(groups(across[1], 0));
+    homes.extend([2, 3, 4].map(Home::Thread));
+    homes.extend((0..tall).map(|b| Home::Reg(1 + b)));
+    homes.extend((0..down).map(|b| Home::Reg(first + right + b)));
+    homes.extend(groups(across[0], across[1]));
+    Layout { homes }
 }
 
 /// Elements between rows in shared memory: 16 bytes more than a row, so that rows begin in different banks.

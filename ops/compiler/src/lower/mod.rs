@@ -30,6 +30,7 @@ mod place;
 mod pointers;
 mod prim;
 mod reduce;
+mod rows;
 mod scan;
 mod strength;
 #[cfg(test)]
@@ -100,6 +101,10 @@ struct Lower<'a> {
     held: Vec<u32>,
     /// Tiles in fragments of a matrix unit, by number of their node.
     fragments: HashMap<u32, matrix::Fragments>,
+    /// Products whose rows had better stay in one subgroup, by result.
+    rows: HashSet<Value>,
+    /// Left factors that were made before a loop, by number of their node.
+    lefts: HashMap<u32, Vec<Val>>,
     /// Rounds of loops that are under way at once where copies can be; 1: one after the other.
     stages: u32,
     /// Loads whose tiles lie in shared memory.
@@ -162,6 +167,8 @@ fn lower_function(function: &Function, target: &Target, threads: u32, stages: u3
         loop_depth: 0,
         held: Vec::new(),
         fragments: HashMap::new(),
+        rows: rows::rows(function),
+        lefts: HashMap::new(),
         stages,
         staged: HashMap::new(),
         later: Vec::new(),

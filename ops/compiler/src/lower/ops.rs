@@ -167,7 +167,7 @@ impl Lower<'_> {
                     return self.define(result, Rep::Tile(product));
                 }
                 let (a, b, c) = (self.tile(args[0])?, self.tile(args[1])?, self.tile(args[2])?);
-                Rep::Tile(self.dot(&a, &b, &c, *precision)?)
+                Rep::Tile(self.dot(&a, &b, &c, *precision, self.rows.contains(&result))?)
             }
             OpKind::DotScaled { formats, scales, pack_k } => {
                 let c = self.tile(args[2])?;

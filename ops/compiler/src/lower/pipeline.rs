@@ -199,8 +199,9 @@ impl Lower<'_> {
         let start = self.converted(&c, plan.shape.sum);
         let depth = self.function.ty(op.operands[0]).shape()[1];
         let sums = self.sum_fragments(&plan, &start)?;
-        let factors = self.factors([tiles[0].as_ref(), tiles[1].as_ref()], staged, plan.shape.factor)?;
-        let product = self.multiply_in_unit(plan, factors, depth, sums, &c.shape)?;
+        let left = if let [Some(a), _] = &tiles { self.left_fragments(&plan, a)? } else { None };
+        let factors = self.factors([tiles[0].as_ref().filter(|_| left.is_none()), tiles[1].as_ref()], staged, plan.shape.factor)?;
+        let product = self.multiply_in_unit(plan, factors, left.as_deref(), depth, sums, &c.shape)?;
         Ok(Some(self.converted(&product, result)))
     }
 
@@ -260,7 +261,8 @@ impl Lower<'_> {
             let (a, c) = (self.function.ty(op.operands[0]).shape(), self.function.ty(op.operands[2]).shape());
             let (elem, shape) = (plan.shape.factor, [c[0], c[1]]);
             let own = [shape[0] * stride(a[1], elem), a[1] * stride(shape[1], elem)];
-            let staged = (0..2).filter(|i| planned.iter().any(|s| s.result == op.operands[*i])).map(|i| own[i] * elem.bytes());
+            let elsewhere = |i: usize| planned.iter().any(|s| s.result == op.operands[i]) || i == 0 && plan.left_in_registers();
+            let staged = (0..2).filter(|i| elsewhere(*i)).map(|i| own[i] * elem.bytes());
             Some(self.unit_room(&plan.shape, shape, a[1]) - staged.sum::<u32>())
         };
         region.ops.iter().filter(|o| matches!(o.kind, OpKind::Dot { .. })).filter_map(of).max().unwrap_or(0) + self.kernel.shared_bytes()

@@ -73,6 +73,24 @@ pub struct FragmentInfo {
     pub role: Role,
 }
 
+impl FragmentInfo {
+    /// Elements each of 32 lanes holds of an open fragment; 0 where nobody knows which.
+    pub fn elements_per_lane(&self) -> u32 {
+        match self.role {
+            Role::A if self.shape.factor.bytes() == 2 => self.shape.m * self.shape.k / 32,
+            Role::Sum => self.shape.m * self.shape.n / 32,
+            _ => 0,
+        }
+    }
+
+    /// Row and column of element `i` that a lane holds of an open fragment: rows of eight lanes' quads, pairs of neighbours in a lane, as PTX
+    /// describes the operands of `mma.sync`. Of two-byte factors and of sums alike, so that sums become left factors where they are.
+    pub fn held(&self, lane: u32, i: u32) -> (u32, u32) {
+        let (quad, within) = (lane / 4, lane % 4);
+        (quad + 8 * (i / 2 % 2), 2 * within + i % 2 + 8 * (i / 4))
+    }
+}
+
 /// The scalar program of one thread.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
@@ -271,6 +289,10 @@ pub enum Inst {
     },
     /// a·b + c.
     FragmentMulAdd(Val, Val, Val),
+    /// Element of a sum fragment that this lane holds, by its number there ([`FragmentInfo::held`]); for targets whose fragments are open.
+    FragmentGet(Val, u32),
+    /// A sum or a left factor from the elements each lane holds, in the order of [`FragmentInfo::held`].
+    FragmentOf(Vec<Val>),
 }
 
 /// A statement with an effect and no result.

@@ -133,6 +133,8 @@ pub(crate) fn inst(inst: &Inst, ty: Ty) -> String {
             format!("fragment_load {array}[{index}] stride {stride}{}", marks.concat())
         }
         Inst::FragmentMulAdd(a, b, c) => format!("fragment_mul_add {a}, {b}, {c}"),
+        Inst::FragmentGet(f, i) => format!("fragment_get {f}[{i}]"),
+        Inst::FragmentOf(values) => format!("fragment_of {}", list(values)),
     }
 }
 

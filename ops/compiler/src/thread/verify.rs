@@ -1,7 +1,7 @@
 //! What holds of every thread program the emitters see: definitions before uses, types, barriers only where every thread gets.
 
 use crate::error::Result;
-use crate::thread::{Effect, Inst, Kernel, Place, Role, Shared, Stmt, Ty, Val, Var, print};
+use crate::thread::{Effect, FragmentInfo, Inst, Kernel, Place, Role, Shared, Stmt, Ty, Val, Var, print};
 use crate::tile::{Binary, Cast, Unary};
 use crate::{CompileError, Elem};
 
@@ -290,6 +290,25 @@ impl Check<'_> {
                     return Err("fragments of different shapes".into());
                 }
                 Self::same(self.ty(*c)?, ty)
+            }
+            Inst::FragmentGet(f, i) => {
+                together()?;
+                let shape = self.fragment(*f, Role::Sum)?;
+                let held = FragmentInfo { shape, role: Role::Sum }.elements_per_lane();
+                if *i >= held {
+                    return Err(format!("element {i} of a fragment of which a lane holds {held}"));
+                }
+                Self::same(Ty::Elem(shape.sum), ty)
+            }
+            Inst::FragmentOf(values) => {
+                together()?;
+                let Ty::Fragment(kind) = ty else { return Err(format!("a fragment of type {ty}")) };
+                let info = self.kernel.fragments.get(kind as usize).ok_or("an unknown kind of fragment")?;
+                if values.is_empty() || values.len() != info.elements_per_lane() as usize {
+                    return Err(format!("{} elements for a fragment of which a lane holds {}", values.len(), info.elements_per_lane()));
+                }
+                let want = Ty::Elem(if info.role == Role::Sum { info.shape.sum } else { info.shape.factor });
+                values.iter().try_for_each(|v| self.is(*v, want))
             }
         }
     }

@@ -22,3 +22,10 @@ pub fn target(format: KernelFormat, rich: bool) -> Target {
         matrix: Vec::new(),
     }
 }
+
+/// A large device whose matrix units hold known elements in each lane.
+#[allow(dead_code)] // not every test has one
+pub fn matrix_units() -> Target {
+    let matrix = flagos_compiler::emit::cuda::MATRIX_SHAPES.iter().map(|s| s.1).filter(|s| s.factor != flagos_compiler::Elem::F32);
+    Target { matrix: matrix.collect(), shared_bytes: 227 << 10, ..target(KernelFormat::CUDA_CPP, true) }
+}

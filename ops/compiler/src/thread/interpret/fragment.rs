@@ -4,14 +4,20 @@ use crate::Elem;
 use crate::error::Result;
 use crate::thread::interpret::memory::{Touch, Who};
 use crate::thread::interpret::{Machine, scalar};
-use crate::thread::{Effect, Inst, Role, Ty, Val};
+use crate::thread::{Effect, FragmentInfo, Inst, Role, Ty, Val};
 use crate::tile::{Binary, Cast};
 
 impl Machine<'_> {
+    fn info(&self, value: Val, what: &dyn Fn() -> String) -> Result<FragmentInfo> {
+        match self.kernel.ty(value) {
+            Ty::Fragment(kind) => Ok(self.kernel.fragments[kind as usize]),
+            _ => Err(self.fault(&what(), 0, format!("{value} is no fragment"))),
+        }
+    }
+
     /// Rows, columns and element type of a fragment.
     fn kind(&self, value: Val, what: &dyn Fn() -> String) -> Result<(usize, usize, Elem)> {
-        let Ty::Fragment(kind) = self.kernel.ty(value) else { return Err(self.fault(&what(), 0, format!("{value} is no fragment"))) };
-        let info = self.kernel.fragments[kind as usize];
+        let info = self.info(value, what)?;
         let (m, n, k) = (info.shape.m as usize, info.shape.n as usize, info.shape.k as usize);
         Ok(match info.role {
             Role::A => (m, k, info.shape.factor),
@@ -51,6 +57,9 @@ impl Machine<'_> {
     }
 
     pub(super) fn fragment(&mut self, result: Val, inst: &Inst, what: &dyn Fn() -> String) -> Result<()> {
+        if let Inst::FragmentGet(from, i) = inst {
+            return self.fragment_get(result, *from, *i, what);
+        }
         let (rows, columns, _) = self.kind(result, what)?;
         for s in 0..self.subgroups(what)? {
             let elements = match inst {
@@ -81,9 +90,31 @@ impl Machine<'_> {
                     let at = |r: usize, col: usize| (0..depth).fold(c[r * columns + col], |total, k| term(total, a[r * depth + k], b[k * columns + col]));
                     (0..rows * columns).map(|i| at(i / columns, i % columns)).collect()
                 }
+                Inst::FragmentOf(values) => {
+                    let (info, width) = (self.info(result, what)?, self.kernel.subgroup);
+                    let mut elements = vec![0; rows * columns];
+                    for (lane, (i, v)) in (0..width).flat_map(|lane| (0..).zip(values).map(move |e| (lane, e))) {
+                        let (row, column) = info.held(lane, i);
+                        elements[row as usize * columns + column as usize] = self.get(*v, s * width as usize + lane as usize);
+                    }
+                    elements
+                }
                 _ => vec![0; rows * columns],
             };
             self.give(result, s, elements);
+        }
+        Ok(())
+    }
+
+    /// The element of each lane.
+    fn fragment_get(&mut self, result: Val, from: Val, i: u32, what: &dyn Fn() -> String) -> Result<()> {
+        let (info, (_, columns, _), width) = (self.info(from, what)?, self.kind(from, what)?, self.kernel.subgroup);
+        for s in 0..self.subgroups(what)? {
+            for lane in 0..width {
+                let (row, column) = info.held(lane, i);
+                let bits = self.fragment_of(from, s, what)?[row as usize * columns + column as usize];
+                self.put(result, s * width as usize + lane as usize, bits);
+            }
         }
         Ok(())
     }

@@ -223,7 +223,7 @@ impl Machine<'_> {
         let ty = self.kernel.ty(result);
         let what = || format!("{result} = {}", print::inst(inst, ty));
         match inst {
-            Inst::FragmentZero | Inst::FragmentLoad { .. } | Inst::FragmentMulAdd(..) => {
+            Inst::FragmentZero | Inst::FragmentLoad { .. } | Inst::FragmentMulAdd(..) | Inst::FragmentGet(..) | Inst::FragmentOf(..) => {
                 self.together(&what, active)?;
                 return self.fragment(result, inst, &what);
             }
