@@ -6,7 +6,7 @@ use flagos_backend_api as abi;
 use flagos_backend_api::{Code, Tensor};
 use flagos_catalog::blas::BlasCase;
 use flagos_catalog::fft::FftCase;
-use flagos_catalog::{Array, Assignment, Case, Instance, Numerics, Operator, Reference, numerics};
+use flagos_catalog::{Array, Assignment, Case, Instance, Numerics, Operator, Reference, Rng, numerics};
 use flagos_runtime::claims::Implementation;
 use flagos_runtime::{Operand, Plan, Work, oneshot};
 
@@ -61,8 +61,8 @@ pub fn call(bench: &Bench, task: &Task, second: Option<&Task>) -> CaseResult {
     result
 }
 
-/// Rounds of four launches beyond the first where results vary.
-const MORE_ROUNDS: usize = 4;
+/// Launches beyond the first four where results vary.
+const MORE_LAUNCHES: usize = 48;
 
 struct Execution<'a> {
     bench: &'a Bench,
@@ -118,17 +118,20 @@ impl<'a> Execution<'a> {
         let rest = [Poison::B, Poison::B, Poison::A].map(|p| self.launch(plan, task, p, result));
         let more = self.bench.host_use().allocations - taken;
         let [b1, b2, a2] = rest;
-        let mut runs = vec![first, b1?, b2?, a2?];
+        let mut runs = vec![(Poison::A, first), (Poison::B, b1?), (Poison::B, b2?), (Poison::A, a2?)];
         if more > 0 {
             result.add([Failure::new(Check::LaunchAllocates, format!("three launches of a plan took host memory {more} times"))]);
         }
-        let values = self.judge(&references, &runs[0], result);
+        let values = self.judge(&references, &runs[0].1, result);
         let claimed = plan.properties() & abi::properties::DETERMINISTIC != 0;
         let mut compared = self.compare(&runs, claimed);
         if !claimed && compared.iter().any(|f| f.check == Check::Stale) {
-            // Sums in any order may agree with one another by chance, and not again and again.
-            for poison in [Poison::A, Poison::B, Poison::B, Poison::A].repeat(MORE_ROUNDS) {
-                runs.push(self.launch(plan, task, poison, result)?);
+            // Sums in any order may agree with one another by chance, and not again and again. The patterns' order is drawn: the order of a sum
+            // may well follow what repeats every few launches, such as which piece of staging memory its operands came through.
+            let mut rng = Rng::named(self.bench.seed, "patterns");
+            for _ in 0..MORE_LAUNCHES {
+                let poison = if rng.bits() >> 63 == 0 { Poison::A } else { Poison::B };
+                runs.push((poison, self.launch(plan, task, poison, result)?));
             }
             compared = self.compare(&runs, claimed);
         }
@@ -138,11 +141,11 @@ impl<'a> Execution<'a> {
             result.add(values);
         }
         if result.failures.is_empty() {
-            let again = self.judge(&references, &runs[1], result);
+            let again = self.judge(&references, &runs[1].1, result);
             result.add(again.into_iter().map(|f| Failure::new(Check::Stale, format!("the second launch of the plan differs from the first: {}", f.message))));
         }
         if let Some(second) = second.filter(|_| result.failures.is_empty()) {
-            self.other_contents(plan, second, &runs[0], result)?;
+            self.other_contents(plan, second, &runs[0].1, result)?;
         }
         if plan.properties() & abi::properties::IN_PLACE != 0 && result.failures.is_empty() {
             self.in_place(plan, &references, result)?;
@@ -207,26 +210,26 @@ impl<'a> Execution<'a> {
         failures
     }
 
-    /// What equal launches on patterns A, B, B, A, and so on, tell: elements nobody writes, results that depend on what was there before,
-    /// results that vary.
-    fn compare(&self, runs: &[Found], claimed: bool) -> Vec<Failure> {
+    /// What equal launches on two patterns, the first on A and the second on B, tell: elements nobody writes, results that depend on what was there
+    /// before, results that vary.
+    fn compare(&self, runs: &[(Poison, Found)], claimed: bool) -> Vec<Failure> {
         let mut failures = Vec::new();
         for (k, (guarded, operand)) in self.operands.iter().zip(&self.task.operands).enumerate() {
             let Some(guarded) = guarded.as_ref().filter(|_| operand.writes) else { continue };
-            let (a1, b1) = (&runs[0][k], &runs[1][k]);
+            let (a1, b1) = (&runs[0].1[k], &runs[1].1[k]);
             let width = guarded.tensor().dtype.bytes();
             let span = |at: usize| at..at + width;
             let is = |bytes: &[u8], at: usize, poison| span(at).all(|i| bytes[i] == pattern(poison, i));
             let unwritten = |at: usize| !operand.reads && is(a1, at, Poison::A) && is(b1, at, Poison::B);
-            let former = |run: usize| if matches!(run % 4, 0 | 3) { a1 } else { b1 };
-            let steady = |at: usize| runs.iter().enumerate().all(|(run, found)| found[k][span(at)] == former(run)[span(at)]);
+            let former = |poison: Poison| if poison == Poison::A { a1 } else { b1 };
+            let steady = |at: usize| runs.iter().all(|(poison, found)| found[k][span(at)] == former(*poison)[span(at)]);
             let places = guarded.elements();
             let mut tell = |check, what: &str, wanted: &dyn Fn(usize) -> bool| {
                 let hits: Vec<usize> = (0..places.len()).filter(|e| wanted(places[*e])).collect();
                 if let Some(first) = hits.first() {
                     let at = index_text(guarded.tensor(), *first);
                     let place = span(places[*first]);
-                    let seen: BTreeSet<String> = runs.iter().map(|found| hex(&found[k][place.clone()])).collect();
+                    let seen: BTreeSet<String> = runs.iter().map(|(_, found)| hex(&found[k][place.clone()])).collect();
                     let seen: Vec<String> = seen.into_iter().take(4).collect();
                     let text = format!("{}: {} of {} elements {what}, the first at {at}: {}", guarded.name(), hits.len(), places.len(), seen.join(", "));
                     failures.push(Failure::new(check, text));

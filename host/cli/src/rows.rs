@@ -36,9 +36,6 @@ struct Row {
     /// Integers of inputs lie in 0..below.
     #[serde(default = "two")]
     below: u64,
-    /// Share of the operator's flops that the call needs (a half under a causal mask).
-    #[serde(default = "one")]
-    flops_scale: f64,
     /// Measures the host's time per call, one-shot and prepared, without waiting for the device.
     #[serde(default)]
     host: bool,
@@ -47,10 +44,6 @@ struct Row {
 fn two() -> u64 {
     2
 }
-fn one() -> f64 {
-    1.0
-}
-
 /// Measures each row of a file; a row the device cannot run is said and skipped, and the answer is false.
 ///
 /// # Errors
@@ -90,7 +83,7 @@ fn measure(row: &Row, device: &Device, samples: usize) -> Result<Vec<Measurement
     let buffers = tensors.iter().map(|t| fill(t, row.below, device, &stream)).collect::<Result<Vec<_>>>()?;
     let moved: u64 = tensors.iter().map(|t| bytes_of(t)).sum();
     let rig = Rig { plan, stream, event, buffers };
-    if row.host { host(row, &call, &rig, device) } else { Ok(vec![device_time(row, &rig, device, samples, moved, work.flops() * row.flops_scale)?]) }
+    if row.host { host(row, &call, &rig, device) } else { Ok(vec![device_time(row, &rig, device, samples, moved, work.flops())?]) }
 }
 
 fn bytes_of(t: &Tensor) -> u64 {

@@ -84,7 +84,20 @@ fn tests() -> Outcome<String> {
     }
     let count = format!("{passed} passed, {failures} failed, {ignored} ignored");
     println!("{count}");
-    if code == 0 && passed > 0 { Ok(count) } else { Err(format!("{count}\n{}", tail(&text, 150))) }
+    if code == 0 && passed > 0 { Ok(count) } else { Err(format!("{count}\n{}\n{}", failures_in(&text), tail(&text, 40))) }
+}
+
+/// What failing tests printed, without their backtraces.
+fn failures_in(text: &str) -> String {
+    let mut inside = false;
+    let mut out = Vec::new();
+    for line in text.lines() {
+        inside = if line.starts_with("---- ") || line == "failures:" { true } else { inside && !line.starts_with("test result:") && line != "stack backtrace:" };
+        if inside {
+            out.push(line.chars().take(2000).collect::<String>());
+        }
+    }
+    out.join("\n")
 }
 
 fn tail(text: &str, lines: usize) -> String {

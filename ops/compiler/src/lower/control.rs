@@ -249,6 +249,11 @@ impl Lower<'_> {
                 Some(layout.keep((0..bits).filter(|b| *b < low || *b >= high)))
             }
             OpKind::ExpandDims(_) => of(def.operands.first()?),
+            OpKind::If => {
+                let i = def.results.iter().position(|r| *r == value)?;
+                let mut yields = def.regions.iter().filter_map(|r| Some((r, *r.ops.last()?.operands.get(i)?)));
+                yields.find_map(|(inner, v)| self.expected(inner, v, seen).or_else(|| self.expected(region, v, seen)))
+            }
             kind if elementwise(kind) => def.operands.iter().find_map(of),
             _ => None,
         }

@@ -219,7 +219,8 @@ fn factors_of_later_rounds_are_copied_aside() {
 /// Where shared memory does not take two rounds, or there are no copies aside, the loop loads as before.
 #[test]
 fn without_room_nothing_is_copied_aside() {
-    for (shared_bytes, arch) in [(8 << 10, "sm_80"), (48 << 10, "sm_75")] {
+    // Two rounds are 7.5 KiB.
+    for (shared_bytes, arch) in [(7 << 10, "sm_80"), (48 << 10, "sm_75")] {
         let matrix = vec![unit(16, 8, 16, Elem::F16, Elem::F32)];
         let target = Target { format: KernelFormat::CUDA_CPP, arch: arch.into(), caps: 0, max_block_threads: 1024, shared_bytes, subgroup: 32, matrix };
         let text = crate::lower::lower(&rounds(false), "k", &target, &Options { threads: 128, stages: 4 }).unwrap().to_string();

@@ -39,7 +39,8 @@ pub(super) struct Plan {
 impl Plan {
     /// Whether left factors are made of registers: a subgroup with whole rows reads each row of them once.
     pub fn left_in_registers(&self) -> bool {
-        self.open && self.across[1] == 0 && self.across[0] > 0 && self.shape.factor.bytes() == 2
+        let held = FragmentInfo { shape: self.shape, role: Role::A }.elements_per_lane();
+        self.open && self.across[1] == 0 && self.across[0] > 0 && held > 0
     }
 }
 
@@ -87,16 +88,21 @@ impl Lower<'_> {
             (rows && *r < subgroups, each[0] * each[1], each[0] * shape.m + each[1] * shape.n)
         })?;
         let each = [tiles[0] >> across[0], tiles[1] >> across[1]];
-        let open = self.target.opens_fragments();
+        let open = self.opens(&shape);
         let layout = if open { open_layout(&shape, [each[0], each[1]], across) } else { self.unit_layout(&shape, each, across) };
         let room = self.unit_room(&shape, [m, n], depth) <= self.target.shared_bytes;
         (room && layout.regs() <= MOST_REGISTERS).then_some(Plan { shape, each, across, layout, open })
     }
 
+    /// Whether a shape's sums are taken apart and made without shared memory.
+    fn opens(&self, shape: &MatrixShape) -> bool {
+        self.target.opens_fragments() && FragmentInfo { shape: *shape, role: Role::Sum }.elements_per_lane() > 0
+    }
+
     /// Bytes of shared memory that a product takes.
     pub fn unit_room(&self, shape: &MatrixShape, [m, n]: [u32; 2], depth: u32) -> u32 {
         let factors = (m * stride(depth, shape.factor) + depth * stride(n, shape.factor)) * shape.factor.bytes();
-        let patches = self.kernel.threads / self.kernel.subgroup.max(1) * shape.m * shape.n * shape.sum.bytes();
+        let patches = if self.opens(shape) { 0 } else { self.kernel.threads / self.kernel.subgroup.max(1) * shape.m * shape.n * shape.sum.bytes() };
         factors + patches + 64
     }
 
@@ -307,6 +313,7 @@ impl Lower<'_> {
         for ((node, version), Factor { array, stride, .. }) in versions.iter().zip(places.collect::<Vec<_>>()) {
             let columns = log2(node.shape[1]) as usize;
             let group = version.layout.vector_bits(0, columns).min(log2(16 / elem.bytes()) as usize);
+            let mask = self.writer(&version.layout);
             self.each(&node.shape, &version.layout, group, &mut |l, regs| {
                 let mut values = Vec::new();
                 for n in 0..1u32 << group {
@@ -319,7 +326,7 @@ impl Lower<'_> {
                 let by = l.i32(i64::from(stride));
                 let start = l.int(crate::tile::Binary::MulI, Elem::I32, row, by);
                 let index = l.add(start, column);
-                l.effect(Effect::Store { place: Place::Shared { array, index }, values, mask: None });
+                l.effect(Effect::Store { place: Place::Shared { array, index }, values, mask });
                 Ok(())
             })?;
         }

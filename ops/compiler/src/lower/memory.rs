@@ -173,7 +173,11 @@ impl Lower<'_> {
 
     /// True in the one thread of each group of replicas that writes.
     pub fn writer(&mut self, layout: &Layout) -> Option<Val> {
-        let mask = layout.replica_mask(self.thread_bits);
+        self.first_of(layout.replica_mask(self.thread_bits))
+    }
+
+    /// True in the first of the threads that differ in some bits of their number alone.
+    pub fn first_of(&mut self, mask: u32) -> Option<Val> {
         if mask == 0 {
             return None;
         }

@@ -353,6 +353,8 @@ impl Lower<'_> {
         let group = version.layout.vector_bits(0, pad.unwrap_or(bits)).min(crate::lower::layout::log2(16 / elem.bytes()) as usize);
         let extra = pad.map_or(0, |row| (1u32 << (bits - row)) << group);
         let scratch = self.scratch(elem, (1 << bits) + extra)?;
+        // Replicas are equal but for the bits of NaN, which may depend on the order of operands; one of them is what all read.
+        let mask = self.writer(&version.layout);
         self.each(&node.shape, &version.layout, group, &mut |l, regs| {
             let mut values = Vec::new();
             for n in 0..1u32 << group {
@@ -362,7 +364,7 @@ impl Lower<'_> {
                 values.push(l.as_bits(node.item, v));
             }
             let index = l.padded(&version.layout.pos(regs), pad, group);
-            l.effect(Effect::Store { place: Place::Shared { array: scratch, index }, values, mask: None });
+            l.effect(Effect::Store { place: Place::Shared { array: scratch, index }, values, mask });
             Ok(())
         })?;
         self.barrier(false);

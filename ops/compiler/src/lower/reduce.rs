@@ -151,6 +151,8 @@ impl Lower<'_> {
         let replicas = layout.replica_mask(self.thread_bits);
         let threads: Vec<u8> = (0..self.thread_bits as u8).filter(|t| !near.contains(t) && replicas >> t & 1 == 0).collect();
         let count = 1u32 << threads.len();
+        // They may differ in the bits of NaN.
+        let writer = self.first_of((0..self.thread_bits).filter(|t| !threads.contains(&(*t as u8))).map(|t| 1 << t).sum());
         let mut gathered: Vec<Vec<Vec<Val>>> = vec![vec![Vec::new(); 1 << far.len()]; tree.len()];
         for (i, item) in items.iter().enumerate() {
             let array = self.scratch(raw(*item), count * tree.len() as u32)?;
@@ -160,7 +162,7 @@ impl Lower<'_> {
                 let base = self.i32(i64::from(count) * k as i64);
                 let index = self.add(own, base);
                 let v = self.as_bits(*item, values[i]);
-                self.effect(Effect::Store { place: Place::Shared { array, index }, values: vec![v], mask: None });
+                self.effect(Effect::Store { place: Place::Shared { array, index }, values: vec![v], mask: writer });
             }
             self.barrier(false);
             for (k, all) in gathered.iter_mut().enumerate() {

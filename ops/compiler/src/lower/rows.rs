@@ -31,8 +31,8 @@ pub(super) fn elementwise(kind: &OpKind) -> bool {
 impl Found<'_> {
     fn block(&mut self, block: &Block) {
         for op in &block.ops {
-            self.op(op);
             op.regions.iter().for_each(|r| self.block(r));
+            self.op(op);
         }
     }
 
@@ -51,6 +51,13 @@ impl Found<'_> {
                     if *axis as usize + 1 == self.function.ty(*v).shape().len() {
                         self.rows.extend(made(self, v));
                     }
+                }
+            }
+            OpKind::If => {
+                for (i, r) in op.results.iter().enumerate() {
+                    let yields = op.regions.iter().filter_map(|region| region.ops.last()?.operands.get(i));
+                    let all: HashSet<Value> = yields.flat_map(|v| made(self, v)).collect();
+                    self.from.insert(*r, all);
                 }
             }
             kind if elementwise(kind) => {

@@ -76,9 +76,10 @@ pub struct FragmentInfo {
 impl FragmentInfo {
     /// Elements each of 32 lanes holds of an open fragment; 0 where nobody knows which.
     pub fn elements_per_lane(&self) -> u32 {
+        let MatrixShape { m, n, k, factor, .. } = self.shape;
         match self.role {
-            Role::A if self.shape.factor.bytes() == 2 => self.shape.m * self.shape.k / 32,
-            Role::Sum => self.shape.m * self.shape.n / 32,
+            Role::A if (m, k, factor.bytes()) == (16, 16, 2) => m * k / 32,
+            Role::Sum if matches!((m, n), (8 | 16, 8)) => m * n / 32,
             _ => 0,
         }
     }

@@ -100,10 +100,10 @@ impl Emitter<'_> {
         use Unary as U;
         let ty = self.elem(elem);
         let simple = match op {
-            U::Floor => Some(Glsl::Floor),
-            U::Ceil => Some(Glsl::Ceil),
-            U::Trunc => Some(Glsl::Trunc),
-            U::RoundEven => Some(Glsl::RoundEven),
+            U::Floor => return Ok(self.whole(Glsl::Floor, elem, a)),
+            U::Ceil => return Ok(self.whole(Glsl::Ceil, elem, a)),
+            U::Trunc => return Ok(self.whole(Glsl::Trunc, elem, a)),
+            U::RoundEven => return Ok(self.whole(Glsl::RoundEven, elem, a)),
             U::Sqrt => Some(Glsl::Sqrt),
             U::Rsqrt => Some(Glsl::InverseSqrt),
             _ => None,
@@ -139,17 +139,57 @@ impl Emitter<'_> {
         Ok(self.m.glsl(function, ty, &[a]))
     }
 
+    /// A whole number near a, with the sign of a.
+    fn whole(&mut self, function: Glsl, elem: Elem, a: Id) -> Id {
+        let ty = self.elem(elem);
+        if elem == Elem::F64 { self.whole_f64(function, a) } else { self.m.glsl(function, ty, &[a]) }
+    }
+
     /// To nearest, ties away from zero; a zero keeps its sign.
     fn round(&mut self, elem: Elem, a: Id) -> Id {
         let ty = self.elem(elem);
-        let (half, one) = (self.float(elem, 0.5), self.float(elem, 1.0));
-        let whole = self.m.glsl(Glsl::Trunc, ty, &[a]);
-        let rest = self.m.exact(Op::FSub, ty, &[a, whole]);
-        let size = self.m.glsl(Glsl::FAbs, ty, &[rest]);
-        let away = self.m.op(Op::FOrdGreaterThanEqual, self.m.bool, &[size, half]);
-        let step = self.with_sign(elem, one, a);
+        let (half, one, zero) = (self.float(elem, 0.5), self.float(elem, 1.0), self.float(elem, 0.0));
+        let (size, whole) = (self.size(elem, a), self.whole(Glsl::Trunc, elem, a));
+        let whole = self.size(elem, whole);
+        let rest = self.m.exact(Op::FSub, ty, &[size, whole]);
+        let away = self.m.op(Op::FOrdGreaterThanEqual, self.m.bool, &[rest, half]);
+        let step = self.m.select(ty, away, one, zero);
         let next = self.m.exact(Op::FAdd, ty, &[whole, step]);
-        self.m.select(ty, away, next, whole)
+        self.with_sign(elem, next, a)
+    }
+
+    /// Whole numbers in f64 by sums alone: lavapipe (22.3) without AVX-512 rounds nothing beyond 2²⁴ and gives zeros no sign.
+    fn whole_f64(&mut self, function: Glsl, a: Id) -> Id {
+        let (elem, ty, truth) = (Elem::F64, self.elem(Elem::F64), self.m.bool);
+        let (most, one, zero) = (self.float(elem, (1u64 << 52) as f64), self.float(elem, 1.0), self.float(elem, 0.0));
+        let size = self.size(elem, a);
+        // To nearest, ties to even: beyond 2⁵² there are whole numbers alone.
+        let near = self.m.exact(Op::FAdd, ty, &[size, most]);
+        let near = self.m.exact(Op::FSub, ty, &[near, most]);
+        // Up or down by one, where that was the wrong way.
+        let (over, under) = (self.m.op(Op::FOrdGreaterThan, truth, &[near, size]), self.m.op(Op::FOrdLessThan, truth, &[near, size]));
+        let negative = self.m.op(Op::FOrdLessThan, truth, &[a, zero]);
+        let [down, up] = [(over, Op::FSub), (under, Op::FAdd)].map(|(wrong, op)| {
+            let step = self.m.select(ty, wrong, one, zero);
+            self.m.exact(op, ty, &[near, step])
+        });
+        let whole = match function {
+            Glsl::Floor => self.m.select(ty, negative, up, down),
+            Glsl::Ceil => self.m.select(ty, negative, down, up),
+            Glsl::Trunc => down,
+            _ => near,
+        };
+        let small = self.m.op(Op::FOrdLessThan, truth, &[size, most]);
+        let whole = self.m.select(ty, small, whole, size);
+        self.with_sign(elem, whole, a)
+    }
+
+    /// The magnitude of a float.
+    fn size(&mut self, elem: Elem, a: Id) -> Id {
+        let (_, rest, _, ty) = self.masks(elem);
+        let bits = self.bits(elem, a);
+        let size = self.m.op(Op::BitwiseAnd, ty, &[bits, rest]);
+        self.reinterpret(elem, size)
     }
 
     /// A constant of f32 or f64.
