@@ -125,8 +125,8 @@ def host_us():
     return statistics.median(samples)
 
 
-def measure(names):
-    out = {}
+def measure(names, out, write):
+    """Fills `out` row by row; `write` saves what there is, so that a run that is cut short has not been for nothing."""
     for name, make in rows().items():
         if names and name not in names:
             continue
@@ -138,7 +138,7 @@ def measure(names):
         except Exception as e:  # a row that a library cannot run is a result too
             out[name] = {"error": f"{type(e).__name__}: {e}"}
         torch.cuda.empty_cache()
-    return out
+        write()
 
 
 def main():
@@ -149,22 +149,26 @@ def main():
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     names = {r.strip() for r in args.rows.split(",") if r.strip()}
     report = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "device": torch.cuda.get_device_name(), "torch": torch.__version__,
-              "eager": measure(names), "host_us_add_1024_f32": {"torch": host_us()}}
+              "host_us_add_1024_f32": {"torch": host_us()}, "eager": {}, "flag_gems": {}}
+
+    def write():
+        if args.out != "-":
+            with open(args.out, "w") as f:
+                f.write(json.dumps(report, indent=1) + "\n")
+
+    measure(names, report["eager"], write)
     try:
         import flag_gems
     except Exception as e:
         report["flag_gems"] = {"error": f"{type(e).__name__}: {e}"}
     else:
-        with flag_gems.use_gems():
-            report["flag_gems"] = measure(names)
-            report["host_us_add_1024_f32"]["flag_gems"] = host_us()
         report["flag_gems_version"] = getattr(flag_gems, "__version__", "?")
-    text = json.dumps(report, indent=1)
+        with flag_gems.use_gems():
+            report["host_us_add_1024_f32"]["flag_gems"] = host_us()
+            measure(names, report["flag_gems"], write)
+    write()
     if args.out == "-":
-        print(text)
-    else:
-        with open(args.out, "w") as f:
-            f.write(text + "\n")
+        print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":
