@@ -90,7 +90,7 @@ def rows():
         "sum all f32": unary(torch.sum, SINGLE, (n // 2,)), "sum dim0 f32": unary(lambda x: x.sum(0), SINGLE, square),
         "sum dim1 f32": unary(lambda x: x.sum(1), SINGLE, square), "cumsum f32": unary(lambda x: x.cumsum(1), SINGLE, square),
         "argmax f32": unary(lambda x: x.argmax(1), SINGLE, square), "topk-32 f32": top(32),
-        "sort f32": unary(lambda x: x.sort(), SINGLE, (big,)), "index_select f16": index, "where f16": where, "transpose f16": transpose,
+        "sort f32": unary(lambda x: x.sort()[0], SINGLE, (big,)), "index_select f16": index, "where f16": where, "transpose f16": transpose,
         "mm f16 4096": mm(4096, HALF), "mm f32 4096": mm(4096, SINGLE), "bmm f16": bmm, "conv2d f16": conv, "sdpa causal f16": sdpa,
     }
 
